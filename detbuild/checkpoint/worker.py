@@ -6,8 +6,6 @@ Jobs are lines of JSON on the worker's standard input; `run_job` runs them on th
 from __future__ import annotations
 
 import json
-import os
-import select
 import subprocess
 import sys
 import time
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from detbuild.checkpoint import transfer
 from detbuild.checkpoint.bucket import Address, address_of, file_system
 from detbuild.errors import ConfigError, EngineError
+from detbuild.pipe import LineReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
 
 _START: Final = 120.0  # timeout of the first message, seconds: a busy host imports slowly
-_BLOCK: Final = 1 << 16
 HINT: Final = "check bucket, prefix and credentials, and that the service can be reached"
 _Operation = Literal["check", "claim", "upload", "fetch", "restore", "prune", "remove", "remove files"]
 
@@ -51,7 +49,7 @@ class TransferWorker:
         self._process: subprocess.Popen[bytes] | None = None
         self._job: Job | None = None
         self._deadline = 0.0
-        self._read = b""
+        self._lines: LineReader | None = None
 
     @property
     def busy(self) -> bool:
@@ -76,9 +74,9 @@ class TransferWorker:
         job = self._job
         if job is None:
             return None
-        if self._process is None:
+        if self._lines is None:
             return self._lost(job, "cannot start the checkpoint transfer process")
-        while line := self._line(wait):
+        while line := self._lines.line(wait):
             message = json.loads(line)
             if "allow" not in message:
                 self._job = None
@@ -100,7 +98,7 @@ class TransferWorker:
                 assert stream is not None
                 with suppress(BrokenPipeError):  # unsent input
                     stream.close()
-        self._process, self._job, self._read = None, None, b""
+        self._process, self._job, self._lines = None, None, None
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
@@ -111,6 +109,8 @@ class TransferWorker:
             cwd="/",  # not the caller's: `python -m` would import from there
             start_new_session=True,  # without Ctrl-C: it exits when its standard input closes
         )
+        assert self._process.stdout is not None
+        self._lines = LineReader(self._process.stdout)
         self._send(_encode_address(self.address))
 
     def _send(self, line: bytes) -> None:
@@ -119,21 +119,6 @@ class TransferWorker:
         with suppress(BrokenPipeError):  # it has died: `answer` reports it
             self._process.stdin.write(line)
             self._process.stdin.flush()
-
-    def _line(self, wait: float) -> bytes | None:
-        """Read a line; b"" at the end of the stream, None if there is none yet."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        stream = self._process.stdout.fileno()
-        while b"\n" not in self._read:
-            if not select.select([stream], [], [], wait)[0]:
-                return None
-            block = os.read(stream, _BLOCK)
-            if not block:
-                return b""
-            self._read += block
-        line, _, self._read = self._read.partition(b"\n")
-        return line
 
     def _lost(self, job: Job, error: str) -> TransferResult:
         self.close()

@@ -31,10 +31,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import subprocess
 import sys
-import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -42,6 +40,7 @@ from typing import TYPE_CHECKING, Final
 import detbuild
 from detbuild.credentials import credentials_in
 from detbuild.errors import ConfigError, SearchError
+from detbuild.pipe import LineReader
 from detbuild.search.method import Close, Create, Finish, Stop, Train, TrialEnded, Validated
 from determined._contract.run_info import Length
 
@@ -238,7 +237,7 @@ class HookProcess:
         self.target = target
         self._about, self._context_dir, self._variables = about, context_dir, variables
         self._process: subprocess.Popen[bytes] | None = None
-        self._read = b""
+        self._answers: LineReader | None = None
 
     def call(self, method: str, **arguments: object) -> object:
         """Call a method of the class; raise SearchError if there is no answer."""
@@ -269,17 +268,25 @@ class HookProcess:
                 hint="restore the model directory and continue the experiment",
             ) from error
         weakref.finalize(self, _end, process)
+        assert process.stdout is not None
+        self._answers = LineReader(process.stdout)
         return process
 
     def _exchange(self, request: Mapping[str, object]) -> object:
         assert self._process is not None
         assert self._process.stdin is not None
+        assert self._answers is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
             raise self._no_answer("has ended") from error
-        answer = json.loads(self._line())
+        line = self._answers.line(ANSWER_TIMEOUT)
+        if line is None:
+            raise self._no_answer(f"has not answered within {ANSWER_TIMEOUT:.0f} seconds")
+        if not line:
+            raise self._no_answer("has ended")
+        answer = json.loads(line)
         if "error" in answer:
             last = "\n".join(str(answer["error"]).strip().splitlines()[-_SHOWN:])
             raise SearchError(
@@ -287,20 +294,6 @@ class HookProcess:
                 hint="fix it and continue the experiment; the search resumes from its last decision",
             )
         return answer["answer"]
-
-    def _line(self) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        pipe, until = self._process.stdout.fileno(), time.monotonic() + ANSWER_TIMEOUT
-        while b"\n" not in self._read:
-            if not select.select([pipe], [], [], max(until - time.monotonic(), 0))[0]:
-                raise self._no_answer(f"has not answered within {ANSWER_TIMEOUT:.0f} seconds")
-            got = os.read(pipe, 1 << 16)
-            if not got:
-                raise self._no_answer("has ended")
-            self._read += got
-        line, _, self._read = self._read.partition(b"\n")
-        return line
 
     def _no_answer(self, what: str) -> SearchError:
         self.close()

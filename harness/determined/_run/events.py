@@ -13,6 +13,7 @@ import os
 import stat
 import threading
 import time
+import weakref
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -91,18 +92,19 @@ class EventFile:
         self.path = path
         self._run = run
         self._fd = _opened(path)
+        self._close_descriptor = weakref.finalize(self, os.close, self._fd)  # also when it is not closed
         try:
             self._size = os.fstat(self._fd).st_size
             self._close_torn_line()
             newest = _newest(self._fd, self._size, run)
             sync_directory(path.parent)
         except _NoRecordError:
-            os.close(self._fd)
+            self._close_descriptor()
             raise _not_ours(
                 path, f"ends with more than {sized(_LOOKED_BACK)} or {_LINES_BACK} lines that are not records"
             ) from None
         except OSError as error:
-            os.close(self._fd)
+            self._close_descriptor()
             raise storage_error("records", path.parent, error.errno or 0) from error
         self._lock = threading.Lock()  # a checkpoint is recorded by the thread that wrote it
         self._buffer: list[bytes] = []
@@ -165,7 +167,7 @@ class EventFile:
                 if self._buffer:
                     self._flush(sync=False)
             finally:
-                os.close(self._fd)
+                self._close_descriptor()
                 self._fd = -1
 
     def _flush(self, *, sync: bool) -> None:

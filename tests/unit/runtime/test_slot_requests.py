@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -55,7 +54,6 @@ def holder(requests: SlotRequests, request: SlotRequest) -> Iterator[subprocess.
     command = [sys.executable, "-c", HOLD, str(requests.directory), json.dumps(asdict(request))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
-        select.select([process.stdout], [], [], 30)
         assert process.stdout.readline() == b"held\n"
         try:
             yield process

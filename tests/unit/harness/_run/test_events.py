@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import time
 from contextlib import closing
@@ -237,3 +238,13 @@ def test_lines_without_number_are_looked_back_over_up_to_a_bound(tmp_path: Path,
         file.write(garbage)
     with pytest.raises(StorageError, match="not records"):
         EventFile(path, "1-0")
+
+
+def test_a_file_that_is_dropped_without_being_closed_leaves_no_descriptor(tmp_path: Path) -> None:
+    events = EventFile(tmp_path / "e", "1-0")
+    events.append(Progress(0.5))
+    descriptor = Path(f"/proc/self/fd/{events._fd}")
+    assert descriptor.readlink() == tmp_path / "e"
+    del events
+    gc.collect()
+    assert not descriptor.is_symlink() or descriptor.readlink() != tmp_path / "e"

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+from typing import TYPE_CHECKING
+
+import pytest
+
+from detbuild.pipe import LineReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[LineReader, int]]:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as pipe:
+        yield LineReader(pipe), write
+
+
+def test_lines_come_whole_then_the_end(ends: tuple[LineReader, int]) -> None:
+    reader, write = ends
+    assert reader.line(0) is None
+    os.write(write, b"one\n\ntw")
+    assert reader.line(0) == b"one\n"
+    assert reader.line(0) == b"\n"
+    assert reader.line(0.001) is None
+    os.write(write, b"o\nnot ended")
+    os.close(write)
+    assert reader.line(60) == b"two\n"
+    assert reader.line(60) == b""
+    assert reader.line(0) == b""
+
+
+def test_a_process_with_thousands_of_open_files_can_read() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft <= 2000:
+        if hard <= 2000:
+            pytest.skip(f"at most {hard} open files are allowed here")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2001, hard))
+    read, write_high = os.pipe()
+    high = fcntl.fcntl(read, fcntl.F_DUPFD_CLOEXEC, 1500)
+    os.close(read)
+    os.write(write_high, b"read\n")
+    os.close(write_high)
+    try:
+        with os.fdopen(high, "rb") as pipe:
+            assert LineReader(pipe).line(60) == b"read\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
