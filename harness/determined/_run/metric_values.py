@@ -133,7 +133,7 @@ def _number(value: object) -> object:
         return whole if -_WHOLE <= whole < _WHOLE else _finite(float(whole))
     if isinstance(value, Number) and hasattr(value, "__float__") and not isinstance(value, complex):
         return float(value)
-    raise UnusableError(f"it is a {kind_of(value)}, not a number")
+    raise UnusableError(f"it is of type {kind_of(value)}, not a number")
 
 
 def _finite(value: float) -> float:

@@ -491,7 +491,7 @@ def _converted(value: Untyped) -> Untyped:
 
 def _check_kind(value: object) -> None:
     if not (isinstance(value, (numbers.Number, list, tuple)) or hasattr(value, "__array__")):
-        raise UnusableError(f"it is a {kind_of(value)}, not a number")
+        raise UnusableError(f"it is of type {kind_of(value)}, not a number")
 
 
 def _numpy_has(kind: torch.dtype) -> bool:
@@ -502,7 +502,7 @@ def _float(value: Untyped) -> float:
     if (isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)) or not hasattr(
         value, "__float__"
     ):
-        raise UnusableError(f"its mean is a {kind_of(value)}, not a number")
+        raise UnusableError(f"its mean is of type {kind_of(value)}, not a number")
     return float(value)
 
 

@@ -24,7 +24,7 @@ from detbuild.config.secrets import (
     values_in_script,
 )
 from detbuild.config.yaml import ConfigErrors
-from detbuild.credentials import MASK, credentials_in, masked_urls
+from detbuild.credentials import MASK
 
 CANARY = "hunter2-c4n4ry"
 MINIMAL = "entrypoint: a:B\nsearcher: {name: single, metric: loss, max_length: {epochs: 1}}\n"
@@ -165,49 +165,6 @@ def test_nor_does_an_error_of_an_override(override: str) -> None:
     with pytest.raises(ConfigErrors) as caught:
         parse_config(MINIMAL, overrides=[override])
     assert CANARY not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("https://u:p@host/x", f"https://{MASK}@host/x"),
-        ("https://token@host/x", f"https://{MASK}@host/x"),
-        ("https://token:@host/x", f"https://{MASK}@host/x"),
-        ("git+https://u:p@ss@host/x", f"git+https://{MASK}@host/x"),
-        ("HTTPS://U:P@HOST", f"HTTPS://{MASK}@HOST"),
-        ("-ihttps://u:p@host", f"-ihttps://{MASK}@host"),
-        ("a=https://u:p@a,b=ftp://x:y@b", f"a=https://{MASK}@a,b=ftp://{MASK}@b".replace("a,b", "a,b")),
-        ("https://h/x.whl?sig=abc&v=1", f"https://h/x.whl?sig={MASK}&v=1"),
-        ("https://h/?X-Amz-Signature=abc", f"https://h/?X-Amz-Signature={MASK}"),
-        ("ssh://git@host/x", "ssh://git@host/x"),
-        ("git+ssh://git@host/x", "git+ssh://git@host/x"),
-        ("https://${USER}:${TOKEN}@host", "https://${USER}:${TOKEN}@host"),
-        ("https://host/@scope/pkg", "https://host/@scope/pkg"),
-        ("https://host:8080/a@b", "https://host:8080/a@b"),
-        ("repo:tag@sha256:abc", "repo:tag@sha256:abc"),
-        ("me@example.com", "me@example.com"),
-    ],
-)
-def test_credentials_of_urls_are_masked_and_nothing_else(text: str, shown: str) -> None:
-    assert masked_urls(text) == shown
-    assert masked_urls(shown) == shown
-
-
-_WORD = st.text("abcXYZ019-._~!$&*+=%", min_size=1, max_size=12)
-
-
-@given(
-    scheme=st.sampled_from(["http", "https", "git+https", "ftp", "socks5", "postgresql+psycopg2"]),
-    user=_WORD,
-    password=st.text(min_size=8, max_size=20).map(lambda text: quote(text, safe="")),
-    around=st.sampled_from(["{}", "see {} now", '"{}"', "({})", "a={}\n", "\t{}", "[{}]"]),
-)
-def test_no_password_of_any_url_is_left(scheme: str, user: str, password: str, around: str) -> None:
-    text = around.format(f"{scheme}://{user}:{password}@host.example/path")
-    shown = masked_urls(text)
-    assert f":{password}@" not in shown
-    assert "host.example/path" in shown
-    assert f"{user}:{password}" in credentials_in(text)
 
 
 @given(secret=st.text(min_size=8, max_size=30).filter(lambda text: text.strip()), rest=st.text(max_size=20))

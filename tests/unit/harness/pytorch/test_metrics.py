@@ -165,7 +165,7 @@ def test_what_reducers_return_becomes_plain() -> None:
         "b": [[1, 2]],
         "c": "x",
     }
-    with pytest.raises(UnusableError, match="it is a object"):
+    with pytest.raises(UnusableError, match="it is of type object"):
         plain(object())
 
 
