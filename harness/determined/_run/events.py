@@ -93,6 +93,7 @@ class EventFile:
         self._run = run
         self._fd = _opened(path)
         self._close_descriptor = weakref.finalize(self, os.close, self._fd)  # also when it is not closed
+        self._close_descriptor.atexit = False  # handlers that run at exit may still report
         try:
             self._size = os.fstat(self._fd).st_size
             self._close_torn_line()
