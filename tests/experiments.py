@@ -8,12 +8,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from detbuild.api.client import Client
+from detbuild.api.experiment import Experiment
+from detbuild.events import ignore
 from detbuild.store import journal
 from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
 from determined._contract import checkpoints as contract_checkpoints
 from determined._contract.records import Checkpoint, Record, Training, Validation
 from determined._run.events import EventFile
+from tests.fakes import FakeEngine
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,13 @@ def write_experiment(
     if state:
         folder.record(journal.ExperimentFinished(state=state))
     return folder
+
+
+def handle(folder: ExperimentFolder) -> Experiment:
+    """The experiment as the commands get it, with warnings left out."""
+    return Client(path=folder.path.parents[1], environ={}, connect=FakeEngine, emit=ignore).experiment(
+        folder.id
+    )
 
 
 def uuids(folder: ExperimentFolder) -> list[str]:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from detbuild.api.client import Client
 from detbuild.cli.pages import experiment_page
+from detbuild.engine.docker import DockerEngine
 from detbuild.store.cache import load_cached, summaries
 from detbuild.store.home import Home
 from detbuild.store.state import load
@@ -42,11 +44,12 @@ def main() -> None:
 
 def measure(size: str, home: Home, folders: Sequence[ExperimentFolder]) -> None:
     one = folders[0]
+    handle = Client(path=home.path, environ={}, connect=DockerEngine, emit=print).experiment(one.id)
     show(f"{size} list |", lambda: [*summaries(home, print)], lambda: [*map(load, folders)])
     show(
         f"{size} describe |",
-        lambda: experiment_page(load_cached(home, one), one),
-        lambda: experiment_page(load(one), one),
+        lambda: experiment_page(handle, load_cached(home, one)),
+        lambda: experiment_page(handle, load(one)),
     )
 
 

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+    from detbuild.api.client import Client
     from detbuild.engine.protocol import Engine
-    from detbuild.store.experiment_dir import ExperimentFolder
-    from detbuild.store.home import Home
 
 _CONFIG_SUFFIXES = {".yaml", ".yml", ".json"}
 config_argument = click.argument(
@@ -130,15 +129,6 @@ some_experiments_argument = click.argument(
 )
 
 
-def experiments_of(home: Home, experiment_ids: Sequence[int]) -> list[ExperimentFolder]:
-    """Return all folders, so that an unknown ID fails before anything changes.
-
-    Raises:
-        ConfigError: An experiment does not exist.
-    """
-    return [home.experiment(experiment_id) for experiment_id in experiment_ids]
-
-
 def worst(codes: Sequence[int]) -> int:
     """Return the exit code of several experiments: error before cancellation before success."""
     failed = [code for code in codes if code]
@@ -180,6 +170,14 @@ class Session:
     home: Path  # $DETBUILD_HOME: where experiments live
     environ: Mapping[str, str]
     connect: Callable[[], Engine]
+
+    @property
+    def client(self) -> Client:
+        """The client of the command, which prints warnings on stderr."""
+        from detbuild.api.client import Client
+        from detbuild.cli.output import no_output
+
+        return Client(path=self.home, environ=self.environ, connect=self.connect, emit=no_output)
 
 
 pass_session = click.make_pass_decorator(Session)

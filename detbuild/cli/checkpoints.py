@@ -22,7 +22,7 @@ from detbuild.units import counted, size
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from detbuild.checkpoint.find import Found
+    from detbuild.api.checkpoint import Checkpoint
     from detbuild.cli.table import Columns, Row
 
 output_option = click.option(
@@ -49,12 +49,7 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: boo
     "files", "metrics", "directory", "url"}; state is COMPLETED, PARTIALLY_DELETED, ERROR (found damaged) or
     DELETED; directory is null if it is not on this host, url if it is not in the cloud.
     """
-    from detbuild.checkpoint.find import checkpoints_of
-    from detbuild.cli import documents
-    from detbuild.store.home import Home
-
-    found = checkpoints_of(Home.open(session.home).experiment(experiment_id))
-    rows = [documents.checkpoint(one) for one in found]
+    rows = [one.document() for one in session.client.experiment(experiment_id).checkpoints()]
     if quiet:
         for row in rows:
             click.echo(row["uuid"])
@@ -91,34 +86,22 @@ def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
     "contents" (path and bytes of each file) and "damage" (a list, empty if it is intact). The exit code is 4
     if it is damaged.
     """
-    from detbuild.checkpoint.download import damage, raise_damage
-    from detbuild.checkpoint.find import files_of, find_checkpoint
-    from detbuild.cli import documents
-    from detbuild.store.home import Home
-
-    home = Home.open(session.home)
-    found = find_checkpoint(home, uuid)
-    contents = files_of(home, found) if found.directory or found.cloud else {}
-    problems = damage(found)
+    found = session.client.checkpoint(uuid)
+    row, problems = found.document(), found.damage()
+    contents = found.contents() if row["directory"] or row["url"] else {}
     if as_json:
-        show_json({**documents.checkpoint(found), "contents": dict(contents), "damage": problems})
+        show_json({**row, "contents": dict(contents), "damage": problems})
     else:
-        _show(found, contents, problems)
-    if found.directory:
-        raise_damage(found, problems)
+        _show(row, contents, problems)
+    found.raise_damage(problems)
 
 
-def _show(found: Found, contents: Mapping[str, int], problems: Sequence[str]) -> None:
-    from detbuild.cli import documents
-
-    click.echo(f"checkpoint {found.checkpoint.uuid}  trial {found.experiment_id}/{found.trial_id}")
+def _show(row: Row, contents: Mapping[str, int], problems: Sequence[str]) -> None:
+    click.echo(f"checkpoint {row['uuid']}  trial {row['experiment_id']}/{row['trial_id']}")
+    click.echo(f"batch {row['steps_completed']}  {_metrics(row) or 'not validated'}")
+    place = str(row["directory"] or row["url"] or "")
     click.echo(
-        f"batch {found.checkpoint.steps_completed}  "
-        + (_metrics(documents.checkpoint(found)) or "not validated")
-    )
-    place = str(found.directory or found.url or "")
-    click.echo(
-        f"{visible(place)}  {'DAMAGED' if problems else 'intact' if found.directory else 'in the cloud'}"
+        f"{visible(place)}  {'DAMAGED' if problems else 'intact' if row['directory'] else 'in the cloud'}"
     )
     for path, count in contents.items():
         click.echo(f"{size(count):>9}  {visible(path)}")
@@ -138,18 +121,13 @@ def download(session: Session, /, *, uuid: str, target: Path | None) -> None:
 
     A unique prefix of the UUID is enough. A damaged checkpoint is an error and leaves no files.
     """
-    from detbuild.checkpoint.find import find_checkpoint
-    from detbuild.store.home import Home
-
-    fetch(find_checkpoint(Home.open(session.home), uuid), target)
+    fetch(session.client.checkpoint(uuid), target)
 
 
-def fetch(found: Found, target: Path | None) -> None:
+def fetch(found: Checkpoint, target: Path | None) -> None:
     """Download to `target`, by default to the directory that Determined uses."""
-    from detbuild.checkpoint.download import download as copy
-
-    directory = target or Path("checkpoints", found.checkpoint.uuid)
-    copy(found, directory)
+    directory = target or Path("checkpoints", found.uuid)
+    found.download(directory)
     click.echo(directory)
 
 
@@ -177,14 +155,11 @@ def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...
     A unique prefix of a UUID is enough; commas may separate UUIDs. Registered model versions and the source
     checkpoints of other experiments are not deleted.
     """
-    from detbuild.controller.checkpoints import delete as delete_all
-    from detbuild.store.home import Home
-
     names = [name for word in uuids for name in word.split(",") if name]
     what = "files of checkpoint" if globs else "checkpoint"
     confirm(f"permanently delete {what} {', '.join(names)}", yes=yes)
-    for one in delete_all(Home.open(session.home), names, globs):
-        click.echo(one.checkpoint.uuid)
+    for uuid in session.client.delete_checkpoints(names, globs):
+        click.echo(uuid)
 
 
 @click.command(cls=Command)
@@ -220,20 +195,13 @@ def gc(
     The policy is the experiment's own unless options override it. With --json: {"kept", "deleted"}, two lists
     of UUIDs.
     """
-    from dataclasses import replace
-
-    from detbuild.controller.checkpoints import collect, policy
-    from detbuild.store.home import Home
-
-    home = Home.open(session.home)
     given = {
         "save_experiment_best": save_experiment_best,
         "save_trial_best": save_trial_best,
         "save_trial_latest": save_trial_latest,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
-    retention = replace(policy(home, experiment_id), **overrides)
-    found = collect(home, experiment_id, retention, dry_run=dry_run)
+    found = session.client.experiment(experiment_id).collect(dry_run=dry_run, **overrides)
     if as_json:
         show_json({"kept": list(found.kept), "deleted": list(found.garbage)})
         return
@@ -256,10 +224,7 @@ def import_(session: Session, /, *, source: Path, uuid: str | None) -> None:
     PATH is its directory or a tar file of it. An experiment starts from it with
     `searcher.source_checkpoint_uuid`.
     """
-    from detbuild.checkpoint.source import import_checkpoint
-    from detbuild.store.home import Home
-
-    click.echo(import_checkpoint(Home.open(session.home), source, uuid))
+    click.echo(session.client.import_checkpoint(source, uuid))
 
 
 def _boolean(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bool | None:
@@ -289,15 +254,9 @@ def list_checkpoints(
 
     With --json: a list as from `detbuild checkpoint list --json`.
     """
-    from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
-    from detbuild.cli import documents
-    from detbuild.store.home import Home
-
-    folder = Home.open(session.home).experiment(experiment_id)
-    found = list(checkpoints_of(folder))
-    if best is not None:
-        found = best_of_trials(found, goal_of(folder.header()))[:best]
-    rows = [documents.checkpoint(one) for one in found]
+    experiment = session.client.experiment(experiment_id)
+    found = experiment.checkpoints() if best is None else experiment.best_checkpoints()[:best]
+    rows = [one.document() for one in found]
     show_checkpoints(rows, experiment_id, as_json=as_json, as_csv=as_csv)
 
 
@@ -334,20 +293,18 @@ def download_best(
     quiet: bool,  # noqa: ARG001
 ) -> None:
     """Download the best checkpoints of an experiment, one per trial, and print their directories."""
-    from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
     from detbuild.errors import ConfigError
-    from detbuild.store.home import Home
 
-    folder = Home.open(session.home).experiment(experiment_id)
-    goal = goal_of(folder.header(), sort_by, smaller_is_better)
-    found = best_of_trials(checkpoints_of(folder), goal)[:top_n]
+    experiment = session.client.experiment(experiment_id)
+    found = experiment.best_checkpoints(sort_by, smaller_is_better=smaller_is_better)[:top_n]
     if not found:
+        metric = sort_by or experiment.header().metric or "a metric"
         raise ConfigError(
-            f"experiment {folder.id} has no checkpoint with a value for {goal.metric or 'a metric'}",
-            hint=f"see `det experiment list-checkpoints {folder.id}`",
+            f"experiment {experiment.id} has no checkpoint with a value for {metric}",
+            hint=f"see `det experiment list-checkpoints {experiment.id}`",
         )
     for one in found:
-        fetch(one, target / one.checkpoint.uuid)
+        fetch(one, target / one.uuid)
 
 
 @click.command("download-model-def", cls=Command)
@@ -363,10 +320,6 @@ def download_best(
 @pass_session
 def download_model_def(session: Session, /, *, experiment_id: int, target: Path | None) -> None:
     """Copy an experiment's code out of its image, and print the directory."""
-    from detbuild.controller.containers import download_code
-    from detbuild.store.home import Home
-
-    home = Home.open(session.home)
     directory = target or Path(f"experiment_{experiment_id}_model_def")
-    download_code(home, home.experiment(experiment_id), directory, session.connect)
+    session.client.experiment(experiment_id).download_code(directory)
     click.echo(directory)

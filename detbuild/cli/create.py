@@ -171,7 +171,7 @@ class Creation:
                 state = act(request, home, self._recording(emit), follow=follow)
         except KeyboardInterrupt:
             return self._detach()
-        return self._end(home, state) if state else self._leave()
+        return self._end(state) if state else self._leave()
 
     def _submit(
         self, request: SubmitRequest, home: Home, emit: Emit, *, follow: bool
@@ -212,10 +212,12 @@ class Creation:
             click.echo(f"next:\n  detbuild logs {self.created} -f\n  detbuild wait {self.created}", err=True)
         return 0
 
-    def _end(self, home: Home, state: ExperimentState) -> int:
+    def _end(self, state: ExperimentState) -> int:
         from detbuild.cli.experiments import exit_code_of
 
-        return exit_code_of(state) if self.quiet else ended(home, state)
+        return (
+            exit_code_of(state) if self.quiet else ended(self.session.client.experiment(self.created), state)
+        )
 
 
 @click.command(cls=Command)

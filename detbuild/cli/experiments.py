@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
@@ -26,7 +25,6 @@ from detbuild.cli.arguments import (
     Session,
     experiment_argument,
     experiments_argument,
-    experiments_of,
     overrides_option,
     pass_session,
     some_experiments_argument,
@@ -39,13 +37,10 @@ from detbuild.errors import CanceledError, ExperimentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from detbuild.api.experiment import Experiment
     from detbuild.cli.table import Columns, Row
     from detbuild.events import Emit, Event
-    from detbuild.store.annotations import Attributes
-    from detbuild.store.experiment_dir import ExperimentFolder
-    from detbuild.store.home import Home
-    from detbuild.store.journal import Verb
-    from detbuild.store.state import ExperimentState, State
+    from detbuild.store.state import ExperimentState
 
 INTERRUPTED: Final = 130
 _EXIT_CODES = {
@@ -84,12 +79,10 @@ def list_(
     """
     from itertools import islice
 
-    from detbuild.cli import listing
-    from detbuild.cli.output import no_output
-
-    _finish_deletions(session)
-    found = listing.experiments(session.home, no_output, archived=archived)
-    rows = list(islice(found, offset, None if limit is None else offset + limit))
+    client = session.client
+    client.finish_deletions()
+    found = islice(client.listed(archived=archived), offset, None if limit is None else offset + limit)
+    rows = [one.document for one in found]
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -146,41 +139,25 @@ def describe(
     "version" and "trials", each with its "validations", "checkpoints" and "runs", with
     --metrics "measurements" too; a list of these for several IDs. With --csv: a table of each kind.
     """
-    from detbuild.cli import documents, listing
     from detbuild.cli.pages import encodable, experiment_page
     from detbuild.cli.table import export, metrics_table
     from detbuild.cli.terminal import terminal_width
 
     if outdir is not None and not as_csv:
         raise click.UsageError("--outdir requires --csv")
-    found = [listing.experiment(session.home, experiment_id) for experiment_id in experiment_ids]
+    found = [(one, one.state()) for one in map(session.client.experiment, experiment_ids)]
     if not as_json and not as_csv:
-        for index, (state, folder) in enumerate(found):
-            page = encodable(experiment_page(state, folder, terminal_width()), sys.stdout.encoding)
+        for index, (experiment, state) in enumerate(found):
+            page = encodable(experiment_page(experiment, state, terminal_width()), sys.stdout.encoding)
             click.echo("\n" * bool(index) + page)
             for trial in state.trials.values() if metrics else ():
-                metrics_table(listing.measurements(trial, folder))
+                metrics_table(experiment.trial_of(trial).measurement_documents())
         return
-    rows = [documents.described(state, folder, metrics=metrics) for state, folder in found]
+    rows = [experiment.described(state, metrics=metrics) for experiment, state in found]
     if as_json:
         show_json(rows[0] if len(rows) == 1 else rows)
     else:
         export(rows, outdir)
-
-
-def _finish_deletions(session: Session) -> None:
-    """Finish deletions that a crash interrupted."""
-    from detbuild.store.home import Home, unfinished_deletions
-
-    home = Home.open(session.home)
-    if not any(unfinished_deletions(home)):
-        return
-    from detbuild.cli.output import no_output
-    from detbuild.controller.deletion import finish_deletions
-    from detbuild.events import Warned
-
-    for error in finish_deletions(home):
-        no_output(Warned(f"could not finish a deletion: {error}", error.hint))
 
 
 def _best(row: Row) -> str:
@@ -208,17 +185,13 @@ def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 
     The exit code is 0 if all completed, 6 if one ended in error, else 7 if one was canceled.
     """
-    from detbuild.cli.output import no_output
-    from detbuild.controller.requests import wait as wait_for
-    from detbuild.store.home import Home
-
-    home = Home.open(session.home)
-    for folder in experiments_of(home, experiment_ids):
-        hint_if_paused(folder)
+    experiments = session.client.experiments(experiment_ids)
+    for experiment in experiments:
+        hint_if_paused(experiment)
     codes = []
-    for experiment_id in experiment_ids:
-        state = wait_for(home, experiment_id, no_output)
-        click.echo(f"experiment {experiment_id} {state.state.label}")
+    for experiment in experiments:
+        state = experiment.wait()
+        click.echo(f"experiment {experiment.id} {state.state.label}")
         codes.append(exit_code_of(state))
     return worst(codes)
 
@@ -228,7 +201,8 @@ def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 @pass_session
 def cancel(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
     """Stop experiments after a final checkpoint; `detbuild wait ID` waits for the end."""
-    _ask_all(session, experiment_ids, "cancel")
+    for experiment in session.client.experiments(experiment_ids):
+        show_stop(experiment, experiment.cancel(), "cancel")
 
 
 @click.command(cls=Command)
@@ -236,34 +210,16 @@ def cancel(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 @pass_session
 def kill(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
     """Stop experiments immediately; training since their last checkpoints is lost."""
-    _ask_all(session, experiment_ids, "kill")
+    for experiment in session.client.experiments(experiment_ids):
+        show_stop(experiment, experiment.kill(), "kill")
 
 
-def _ask_all(session: Session, experiment_ids: tuple[int, ...], verb: Verb) -> None:
-    from detbuild.store.home import Home
-
-    experiments_of(Home.open(session.home), experiment_ids)
-    for experiment_id in experiment_ids:
-        ask(session, experiment_id, verb)
-
-
-def ask(session: Session, experiment_id: int, verb: Verb, *, trial_id: int | None = None) -> None:
-    """Request the end of an experiment or of one of its trials, and print the result."""
-    from detbuild.controller.requests import request
-    from detbuild.store.home import Home
-
-    state = request(Home.open(session.home), experiment_id, verb, trial_id)
-    if trial_id is not None and state.trials[trial_id].ended:
-        click.echo(
-            f"trial {experiment_id}/{trial_id} has already ended: {state.trials[trial_id].state.label}",
-            err=True,
-        )
-    elif trial_id is not None:
-        click.echo(f"trial {experiment_id}/{trial_id} stopping ({verb}); other trials keep running", err=True)
-    elif state.over:
-        click.echo(f"experiment {experiment_id} has already ended: {state.state.label}", err=True)
+def show_stop(experiment: Experiment, before: ExperimentState, verb: str) -> None:
+    """Print the result of a request to stop an experiment that was in the state `before`."""
+    if before.over:
+        click.echo(f"experiment {experiment.id} has already ended: {before.state.label}", err=True)
     else:
-        click.echo(f"experiment {experiment_id} stopping ({verb}): detbuild wait {experiment_id}", err=True)
+        click.echo(f"experiment {experiment.id} stopping ({verb}): detbuild wait {experiment.id}", err=True)
 
 
 @click.command(cls=Command)
@@ -274,24 +230,19 @@ def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 
     Running containers are adopted; no work is lost or repeated.
     """
-    from detbuild.cli.output import no_output
-    from detbuild.controller.requests import has_work_left, resume_one
-    from detbuild.controller.requests import resume as resume_all
     from detbuild.errors import EngineError
-    from detbuild.store.home import Home
 
-    _finish_deletions(session)
-    home = Home.open(session.home)
     damaged: list[Event] = []
+    client = session.client
+    client.finish_deletions()
     if experiment_ids:
-        folders = experiments_of(home, experiment_ids)
-        resumed = tuple(folder.id for folder in folders if has_work_left(folder) and resume_one(folder))
+        resumed = tuple(one.id for one in client.experiments(experiment_ids) if one.resume())
     else:
-        resumed = resume_all(home, damaged.append)
+        resumed = client.resume(damaged.append)
     for id_ in resumed:
         click.echo(id_)
     for event in damaged:
-        no_output(event)
+        client.emit(event)
     if not resumed:
         click.echo("nothing to resume: every experiment has ended or has a controller", err=True)
     return EngineError.exit_code if damaged else 0
@@ -305,16 +256,12 @@ def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 
     A paused experiment uses no container, GPU or process.
     """
-    from detbuild.controller.requests import request
-    from detbuild.store.home import Home
     from detbuild.store.state import State
 
-    home = Home.open(session.home)
-    experiments_of(home, experiment_ids)
-    for id_ in experiment_ids:
-        paused = request(home, id_, "pause").state == State.PAUSED
+    for experiment in session.client.experiments(experiment_ids):
+        paused = experiment.pause().state == State.PAUSED
         now = State.PAUSED if paused else State.STOPPING_PAUSED
-        click.echo(f"experiment {id_} {now.label}: detbuild activate {id_}", err=True)
+        click.echo(f"experiment {experiment.id} {now.label}: detbuild activate {experiment.id}", err=True)
 
 
 @click.command(cls=Command)
@@ -322,26 +269,19 @@ def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 @pass_session
 def activate(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
     """Unpause experiments; a local one runs here until it ends."""
-    from detbuild.store.home import Home
-
-    home = Home.open(session.home)
-    experiments_of(home, experiment_ids)
     codes = []
-    for experiment_id in experiment_ids:
-        codes.append(_activate(session, home, experiment_id))
+    for experiment in session.client.experiments(experiment_ids):
+        codes.append(_activate(session, experiment))
         if codes[-1] == INTERRUPTED:
             break
     return worst(codes)
 
 
-def _activate(session: Session, home: Home, experiment_id: int) -> int:
-    from detbuild.controller.requests import request, request_activate
-    from detbuild.store.state import State
-
-    if _local_and_idle(home, experiment_id, (State.PAUSED,)):
-        return _here(session, home, experiment_id, request_activate)
-    request(home, experiment_id, "activate")
-    click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
+def _activate(session: Session, experiment: Experiment) -> int:
+    if experiment.is_idle_here(ended=False):
+        return followed(session, experiment, experiment.activate_here)
+    experiment.activate()
+    click.echo(f"experiment {experiment.id} continues; detbuild logs {experiment.id} -f", err=True)
     return 0
 
 
@@ -370,35 +310,15 @@ def continue_(
     Trials that did not complete run again from their newest checkpoints. With a new
     `--config searcher.max_length...` all trials of a single, random or grid search train to that length.
     """
-    from detbuild.controller import requests
-    from detbuild.store.home import Home
-    from detbuild.store.state import ENDED, State
-
-    home = Home.open(session.home)
-    if _local_and_idle(home, experiment_id, (State.PAUSED, *ENDED)):
-        ask = partial(requests.request_continue, overrides=overrides, file=config_file)
-        return _here(session, home, experiment_id, ask)
-    number = requests.continue_(home, experiment_id, overrides, config_file)
+    experiment = session.client.experiment(experiment_id)
+    if experiment.is_idle_here(ended=True):
+        act = partial(experiment.continue_here, overrides=overrides, file=config_file)
+        return followed(session, experiment, act)
+    number = experiment.continue_(overrides, config_file)
     if follow:
-        act = partial(requests.follow, home, experiment_id, since=number)
-        return followed(session, home, experiment_id, act)
+        return followed(session, experiment, partial(experiment.follow, since=number))
     click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
     return 0
-
-
-def _local_and_idle(home: Home, experiment_id: int, states: tuple[State, ...]) -> bool:
-    from detbuild.store.state import fold
-
-    folder = home.experiment(experiment_id)
-    header = folder.header()
-    return header.local and fold(header, folder.journal()).state in states
-
-
-def _here(session: Session, home: Home, experiment_id: int, ask: Callable[[ExperimentFolder], int]) -> int:
-    from detbuild.controller.requests import continue_local
-
-    folder = home.experiment(experiment_id)
-    return followed(session, home, experiment_id, partial(continue_local, folder, ask, session.environ))
 
 
 @click.command(cls=Command)
@@ -418,12 +338,11 @@ def unarchive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 
 
 def _archive(session: Session, experiment_ids: tuple[int, ...], *, archived: bool) -> None:
-    from detbuild.store.home import set_archived
-
-    folders = [_folder(session, experiment_id) for experiment_id in experiment_ids]
-    set_archived(folders, archived=archived)
-    for folder in folders:
-        click.echo(f"experiment {folder.id} {'archived' if archived else 'unarchived'}", err=True)
+    client = session.client
+    experiments = client.experiments(experiment_ids)
+    client.set_archived(experiments, archived=archived)
+    for experiment in experiments:
+        click.echo(f"experiment {experiment.id} {'archived' if archived else 'unarchived'}", err=True)
 
 
 @click.command("name", cls=Command)
@@ -432,7 +351,7 @@ def _archive(session: Session, experiment_ids: tuple[int, ...], *, archived: boo
 @pass_session
 def set_name(session: Session, /, *, experiment_id: int, name: str) -> None:
     """Rename an experiment."""
-    _set(session, experiment_id, lambda attributes: replace(attributes, name=name))
+    change(session, experiment_id, name=name)
 
 
 @click.command("description", cls=Command)
@@ -441,7 +360,7 @@ def set_name(session: Session, /, *, experiment_id: int, name: str) -> None:
 @pass_session
 def set_description(session: Session, /, *, experiment_id: int, description: str) -> None:
     """Set the description of an experiment."""
-    _set(session, experiment_id, lambda attributes: replace(attributes, description=description))
+    change(session, experiment_id, description=description)
 
 
 @click.command("notes", cls=Command)
@@ -450,7 +369,7 @@ def set_description(session: Session, /, *, experiment_id: int, description: str
 @pass_session
 def set_notes(session: Session, /, *, experiment_id: int, notes: str) -> None:
     """Replace the notes of an experiment."""
-    _set(session, experiment_id, lambda attributes: replace(attributes, notes=notes))
+    change(session, experiment_id, notes=notes)
 
 
 @click.command("max-slots", cls=Command)
@@ -462,7 +381,7 @@ def set_max_slots(session: Session, /, *, experiment_id: int, slots: str) -> Non
     if slots != "none" and not (slots.isdecimal() and int(slots) > 0):
         raise click.UsageError(f"expected a number of slots or none, got {slots!r}")
     number = 0 if slots == "none" else int(slots)
-    _set(session, experiment_id, lambda attributes: replace(attributes, max_slots=number))
+    change(session, experiment_id, max_slots=number)
 
 
 @click.command("weight", cls=Command)
@@ -471,7 +390,7 @@ def set_max_slots(session: Session, /, *, experiment_id: int, slots: str) -> Non
 @pass_session
 def set_weight(session: Session, /, *, experiment_id: int, weight: float) -> None:
     """Set the fair-share weight of an experiment."""
-    _set(session, experiment_id, lambda attributes: replace(attributes, weight=weight))
+    change(session, experiment_id, weight=weight)
 
 
 @click.command("priority", cls=Command)
@@ -480,7 +399,7 @@ def set_weight(session: Session, /, *, experiment_id: int, weight: float) -> Non
 @pass_session
 def set_priority(session: Session, /, *, experiment_id: int, priority: int) -> None:
     """Set the priority of an experiment, 1 to 99; the lowest number runs first."""
-    _set(session, experiment_id, lambda attributes: replace(attributes, priority=priority))
+    change(session, experiment_id, priority=priority)
 
 
 @click.command("gc-policy", cls=Command)
@@ -522,25 +441,15 @@ def set_gc_policy(
 
     Checkpoints of an ended experiment are deleted at once, as by `detbuild checkpoint gc`.
     """
-    from detbuild.controller.checkpoints import collect
-    from detbuild.store.home import Home
-    from detbuild.store.state import fold
-
     confirm(f"permanently delete checkpoints of experiment {experiment_id} beyond these numbers", yes=yes)
-    _set(
-        session,
-        experiment_id,
-        lambda attributes: replace(
-            attributes,
-            save_experiment_best=save_experiment_best,
-            save_trial_best=save_trial_best,
-            save_trial_latest=save_trial_latest,
-        ),
+    deleted = session.client.experiment(experiment_id).set_retention(
+        save_experiment_best=save_experiment_best,
+        save_trial_best=save_trial_best,
+        save_trial_latest=save_trial_latest,
     )
-    folder = _folder(session, experiment_id)
-    if fold(folder.header(), folder.journal()).over:
-        for uuid in collect(Home.open(session.home), experiment_id).garbage:
-            click.echo(uuid)
+    click.echo(f"experiment {experiment_id} changed", err=True)
+    for uuid in deleted:
+        click.echo(uuid)
 
 
 @click.command("add", cls=Command)
@@ -549,10 +458,8 @@ def set_gc_policy(
 @pass_session
 def label_add(session: Session, /, *, experiment_id: int, label: str) -> None:
     """Add a label to an experiment."""
-    from detbuild.store.annotations import with_label
-
-    submitted = _folder(session, experiment_id).header().labels
-    _set(session, experiment_id, lambda attributes: with_label(attributes, submitted, label))
+    session.client.experiment(experiment_id).add_label(label)
+    click.echo(f"experiment {experiment_id} changed", err=True)
 
 
 @click.command("remove", cls=Command)
@@ -561,16 +468,8 @@ def label_add(session: Session, /, *, experiment_id: int, label: str) -> None:
 @pass_session
 def label_remove(session: Session, /, *, experiment_id: int, label: str) -> None:
     """Remove a label from an experiment."""
-    from detbuild.errors import ConfigError
-    from detbuild.store.annotations import without_label
-
-    folder = _folder(session, experiment_id)
-    labels = folder.header().labels
-    if label not in labels:
-        there = ", ".join(labels) or "none"
-        raise ConfigError(f"experiment {experiment_id} has no label {label}", hint=f"its labels: {there}")
-    submitted = labels
-    _set(session, experiment_id, lambda attributes: without_label(attributes, submitted, label))
+    session.client.experiment(experiment_id).remove_label(label)
+    click.echo(f"experiment {experiment_id} changed", err=True)
 
 
 def confirm(what: str, *, yes: bool) -> None:
@@ -592,24 +491,13 @@ def confirm(what: str, *, yes: bool) -> None:
     click.confirm(f"{what[:1].upper()}{what[1:]}?", abort=True, err=True)
 
 
-def _set(session: Session, experiment_id: int, change: Callable[[Attributes], Attributes]) -> None:
-    _change(_folder(session, experiment_id), change)
+def change(session: Session, experiment_id: int, **attributes: object) -> None:
+    """Change attributes of an experiment, and print that."""
+    session.client.experiment(experiment_id).change(**attributes)
     click.echo(f"experiment {experiment_id} changed", err=True)
 
 
-def _folder(session: Session, experiment_id: int) -> ExperimentFolder:
-    from detbuild.store.home import Home
-
-    return Home.open(session.home).experiment(experiment_id)
-
-
-def _change(folder: ExperimentFolder, change: Callable[[Attributes], Attributes]) -> None:
-    from detbuild.store.annotations import change_attributes
-
-    change_attributes(folder.path, change)
-
-
-def followed(session: Session, home: Home, experiment_id: int, act: Callable[[Emit], ExperimentState]) -> int:
+def followed(session: Session, experiment: Experiment, act: Callable[[Emit], ExperimentState]) -> int:
     """Show what `act` emits until it returns, and return the exit code; Ctrl-C detaches."""
     from detbuild.cli.output import view
 
@@ -617,17 +505,14 @@ def followed(session: Session, home: Home, experiment_id: int, act: Callable[[Em
         with view(session.environ) as emit:
             state = act(emit)
     except KeyboardInterrupt:
-        return detached(experiment_id)
-    return ended(home, state)
+        return detached(experiment.id)
+    return ended(experiment, state)
 
 
-def hint_if_paused(folder: ExperimentFolder) -> None:
+def hint_if_paused(experiment: Experiment) -> None:
     """Print how to unpause the experiment if it is paused."""
-    from detbuild.controller.requests import needs_controller
-    from detbuild.store.state import State, fold
-
-    if fold(folder.header(), folder.journal()).state == State.PAUSED and not needs_controller(folder):
-        click.echo(f"experiment {folder.id} paused: detbuild activate {folder.id}", err=True)
+    if experiment.needs_activation():
+        click.echo(f"experiment {experiment.id} paused: detbuild activate {experiment.id}", err=True)
 
 
 def detached(experiment_id: int) -> int:
@@ -641,13 +526,12 @@ def detached(experiment_id: int) -> int:
     return INTERRUPTED
 
 
-def ended(home: Home, state: ExperimentState) -> int:
+def ended(experiment: Experiment, state: ExperimentState) -> int:
     """Print the results and the next commands."""
     from detbuild.cli.pages import ending_page, next_commands
 
-    folder = home.experiment(state.header.id)
-    click.echo(ending_page(state, folder))
-    click.echo(next_commands(state, folder), err=True)
+    click.echo(ending_page(experiment, state))
+    click.echo(next_commands(experiment, state), err=True)
     return exit_code_of(state)
 
 
@@ -663,18 +547,13 @@ def delete(session: Session, /, *, experiment_ids: tuple[int, ...], yes: bool, f
 
     The next delete, resume or list finishes an interrupted deletion. Images are kept: others may use them.
     """
-    from detbuild.controller.deletion import delete as delete_one
-    from detbuild.store.home import Home
-
-    home = Home.open(session.home)
-    for experiment_id in experiment_ids:
-        home.experiment(experiment_id)
-    noun = "experiment" if len(experiment_ids) == 1 else "experiments"
+    experiments = session.client.experiments(experiment_ids)
+    noun = "experiment" if len(experiments) == 1 else "experiments"
     names = ", ".join(map(str, experiment_ids))
     confirm(f"permanently delete {noun} {names} and all checkpoints", yes=yes)
-    for experiment_id in experiment_ids:
-        delete_one(home, experiment_id, session.connect, force=force)
-        click.echo(f"experiment {experiment_id} deleted", err=True)
+    for experiment in experiments:
+        experiment.delete(force=force)
+        click.echo(f"experiment {experiment.id} deleted", err=True)
 
 
 def exit_code_of(state: ExperimentState) -> int:

@@ -6,32 +6,23 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections import deque
-from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from detbuild.cli.arguments import Session, experiments_argument, experiments_of, pass_session, trial_argument
+from detbuild.cli.arguments import Session, experiments_argument, pass_session, trial_argument
 from detbuild.cli.commands import Command
 from detbuild.cli.experiments import hint_if_paused
 from detbuild.cli.terminal import unfiltered
 from detbuild.jsontext import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import BinaryIO
+    from collections.abc import Callable, Iterable, Mapping
 
-    from detbuild.store.experiment_dir import ExperimentFolder
-    from detbuild.store.logs import LogFile, LogFilter, LogLine
-    from detbuild.store.state import TrialState
+    from detbuild.store.logs import LogFilter, LogLine
 
-_POLL: Final = 0.2  # seconds between polls of growing files
 _LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-POLL = 0.2  # seconds between polls of growing files
 
 
 def _moment(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -93,15 +84,6 @@ FILTERS: Final = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LineRange:
-    """Which part of a log to show."""
-
-    follow: bool
-    head: int | None
-    tail: int | None
-
-
 def log_filter(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter:
     """Return the filter that the options of a command describe."""
     from detbuild.store.logs import STREAMS, Level, LogFilter
@@ -116,22 +98,6 @@ def log_filter(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter
         before=before if isinstance(before, float) else None,
         after=after if isinstance(after, float) else None,
     )
-
-
-def lines_of(
-    folder: ExperimentFolder, trial_id: int, selected: LogFilter, part: LineRange
-) -> Iterator[tuple[int, LogLine]]:
-    """Yield the trial ID and each line."""
-    from detbuild.store.logs import TrialLines, some
-
-    lines = TrialLines(folder, selected)
-    trial = _trial(folder, trial_id)
-    if trial is not None:
-        yield from ((trial_id, line) for line in some(lines.new(trial), part.head, part.tail))
-    while part.follow and not _has_ended(folder, trial):
-        time.sleep(_POLL)
-        trial = _trial(folder, trial_id)
-        yield from ((trial_id, line) for line in (lines.new(trial) if trial else ()))
 
 
 def show_lines(lines: Iterable[tuple[int, LogLine]], *, as_json: bool, only_stdout: bool, raw: bool) -> None:
@@ -151,18 +117,6 @@ def show_lines(lines: Iterable[tuple[int, LogLine]], *, as_json: bool, only_stdo
         else:
             stream = sys.stderr if line.stdtype == "stderr" and not only_stdout else sys.stdout
             click.echo(line.message, file=unfiltered(stream) if raw else stream)
-
-
-def _trial(folder: ExperimentFolder, trial_id: int) -> TrialState | None:
-    from detbuild.store.state import fold
-
-    return fold(folder.header(), folder.journal()).trials.get(trial_id)
-
-
-def _has_ended(folder: ExperimentFolder, trial: TrialState | None) -> bool:
-    from detbuild.store.state import fold
-
-    return (trial is not None and trial.ended) or fold(folder.header(), folder.journal()).over
 
 
 def _tuple(value: object) -> tuple[object, ...]:
@@ -196,9 +150,7 @@ def logs(session: Session, /, *, experiment_ids: tuple[int, ...], trial_id: int,
     a pipe or a file gets the exact bytes if no filter is given. With --json: one object a line,
     {"trial", "run", "container", "stdtype", "rank", "level", "message"}.
     """
-    from detbuild.store.home import Home
-
-    experiments_of(Home.open(session.home), experiment_ids)
+    session.client.experiments(experiment_ids)
     for experiment_id in experiment_ids:
         if len(experiment_ids) > 1 and not options["as_json"]:
             click.echo(f"==> experiment {experiment_id}, trial {trial_id} <==")
@@ -229,20 +181,20 @@ def _write(
     raw: bool,
     **filters: object,
 ) -> None:
-    from detbuild.cli import listing
-    from detbuild.store.home import Home
+    from detbuild.api.logs import LineRange
 
     if head is not None and (tail is not None or follow):
         raise click.UsageError("--head cannot be combined with --tail or --follow")
-    folder = Home.open(session.home).experiment(experiment_id)
+    experiment = session.client.experiment(experiment_id)
     if follow:
-        hint_if_paused(folder)
+        hint_if_paused(experiment)
     else:
-        listing.trial(session.home, (experiment_id, trial_id))
+        experiment.trial(trial_id)
+    found, part = experiment.logs(trial_id), LineRange(follow=follow, head=head, tail=tail)
     if any(filters.values()):
-        selected = log_filter(filters, only_stderr=only_stderr)
-        lines = lines_of(folder, trial_id, selected, LineRange(follow=follow, head=head, tail=tail))
-        show_lines(lines, as_json=bool(filters["as_json"]), only_stdout=only_stderr, raw=raw)
+        lines = found.lines(log_filter(filters, only_stderr=only_stderr), part)
+        shown = ((trial_id, line) for line in lines)
+        show_lines(shown, as_json=bool(filters["as_json"]), only_stdout=only_stderr, raw=raw)
         return
     streams = [sys.stdout] if only_stderr else [sys.stdout, sys.stderr]
     names = ["stderr"] if only_stderr else ["stdout", "stderr"]
@@ -250,65 +202,4 @@ def _write(
         name: (unfiltered(stream) if raw else stream).buffer
         for name, stream in zip(names, streams, strict=True)
     }
-    pumps = [Pump(folder, trial_id, stream, sink) for stream, sink in sinks.items()]
-    for pump in pumps:
-        pump.begin(head, tail)
-    if head is None:
-        _pump(pumps, (lambda: _over(folder, trial_id)) if follow else lambda: True)
-
-
-def _pump(pumps: list[Pump], over: Callable[[], bool]) -> None:
-    while True:
-        last = over()  # checked first, so that output from before the end is still copied
-        for pump in pumps:
-            pump.copy()
-        if last:
-            return
-        time.sleep(POLL)
-
-
-def _over(folder: ExperimentFolder, trial_id: int) -> bool:
-    from detbuild.store.state import fold
-
-    state = fold(folder.header(), folder.journal())
-    return state.over or (trial_id in state.trials and state.trials[trial_id].ended)
-
-
-class Pump:
-    """Copies one stream of all runs of a trial, including new ones, from where it last stopped."""
-
-    def __init__(self, folder: ExperimentFolder, trial_id: int, stream: str, sink: BinaryIO) -> None:
-        self.folder = folder
-        self.trial_id = trial_id
-        self.stream = stream
-        self.sink = sink
-        self._known: dict[int, LogFile] = {}
-
-    def files(self) -> Iterator[LogFile]:
-        from detbuild.store.logs import LogFile
-
-        run = 0
-        while (folder := self.folder.run(self.trial_id, run)).exists:
-            yield self._known.setdefault(run, LogFile(folder, self.stream))
-            run += 1
-
-    def begin(self, head: int | None, tail: int | None) -> None:
-        """Write the first or last lines; without either, nothing yet."""
-        if head is not None:
-            self._write(islice(self._lines(), head))
-        elif tail is not None:
-            self._write(deque(self._lines(), maxlen=tail))
-
-    def copy(self) -> None:
-        """Write new data in blocks: a line may be as long as the file."""
-        for file in self.files():
-            self.sink.writelines(file.blocks())
-        self.sink.flush()
-
-    def _lines(self) -> Iterator[bytes]:
-        for file in self.files():
-            yield from file.lines()
-
-    def _write(self, lines: Iterable[bytes]) -> None:
-        self.sink.writelines(lines)
-        self.sink.flush()
+    found.copy(sinks, part)

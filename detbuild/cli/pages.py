@@ -13,22 +13,19 @@ from collections import Counter
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Final
 
-from detbuild.cli.documents import best_trial, best_validation
 from detbuild.cli.table import aligned, remaining_width
-from detbuild.controller.lease import blocked_reason
 from detbuild.credentials import masked_urls
 from detbuild.escaping import number, visible
 from detbuild.progress import metrics_line, state_line
 from detbuild.report.document import flat
-from detbuild.runtime.limits import cpu_limit_text, memory_limit_text, requested_limits
 from detbuild.store.state import Goal, State
 from detbuild.units import counted, duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-    from detbuild.checkpoint.find import Found
-    from detbuild.store.experiment_dir import ExperimentFolder, Header, RunFolder
+    from detbuild.api.experiment import Experiment
     from detbuild.store.state import CheckpointState, ExperimentState, Progress, RunState, TrialState
     from determined._contract.records import Validation
 
@@ -44,7 +41,7 @@ _NEEDS_NO_REASON: Final = frozenset({State.COMPLETED, State.CANCELED})
 _COUNTED: Final = len(" ... and 99 more")
 
 
-def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int | None = None) -> str:
+def experiment_page(experiment: Experiment, state: ExperimentState, room: int | None = None) -> str:
     """Return the page of an experiment; `room` limits its width in terminal columns."""
     header = state.header
     several = len(state.trials) > 1
@@ -52,34 +49,41 @@ def experiment_page(state: ExperimentState, folder: ExperimentFolder, room: int 
         f"experiment {header.id}  {visible(masked_urls(header.name))}",
         f"state      {state_line(state.state, state.why, header.id)}",
     ]
-    blocked = blocked_reason(folder, state)
+    blocked = experiment.blocked_reason(state)
     if blocked:
         lines.append(f"blocked    {visible(blocked)}")
     if header.tag:
         lines.append(f"image      {visible(header.tag)}  {header.image[7:19]}".rstrip())
-    lines += _limits(state.header, folder)
+    lines += _limits(experiment)
     best = best_trial(state)
     if best and best.progress.best:
         which = f"trial {best.id}: " if several else ""
         lines.append(f"best       {which}{_validation(best.progress.best)}")
     lines.append(f"started    {_times(state)}")
-    lines.append(f"folder     {visible(str(folder.path))}")
+    lines.append(f"folder     {visible(str(experiment.path))}")
     if several:
         lines += search_lines(state, room)
     for trial in () if several else state.trials.values():
         goal = Goal(header.metric, header.smaller_is_better)
-        lines += ["", *trial_lines(trial, folder, shown=state.why), *metric_chart(trial, goal)]
+        lines += ["", *trial_lines(experiment, trial, shown=state.why), *metric_chart(trial, goal)]
     return "\n".join(lines)
 
 
-def _limits(header: Header, folder: ExperimentFolder) -> list[str]:
+def _limits(experiment: Experiment) -> list[str]:
     """Return the limits of each trial; empty without a container or a readable config."""
-    limits = requested_limits(folder)
-    if header.local or limits is None:
+    limits = experiment.limits()
+    if limits is None:
         return []
-    memory = memory_limit_text(limits.memory, header.engine_memory)
     root = "; read-only root" if limits.read_only_root else ""
-    return [f"limits     memory {memory}; CPU {cpu_limit_text(limits.cpus, header.engine_cpus)}{root}"]
+    return [f"limits     memory {limits.memory}; CPU {limits.cpus}{root}"]
+
+
+def best_trial(state: ExperimentState) -> TrialState | None:
+    """Return the trial with the best validation by the searcher's metric."""
+    validated = {id(trial.progress.best): trial for trial in state.trials.values() if trial.progress.best}
+    found = [trial.progress.best for trial in validated.values() if trial.progress.best]
+    best = Goal(state.header.metric, state.header.smaller_is_better).best(found)
+    return validated[id(best)] if best else None
 
 
 def _times(state: ExperimentState) -> str:
@@ -89,7 +93,7 @@ def _times(state: ExperimentState) -> str:
     return f"{begun}, ended after {duration(max(0.0, state.ended - state.header.created))}"
 
 
-def trial_lines(trial: TrialState, folder: ExperimentFolder, *, shown: str = "") -> Iterator[str]:
+def trial_lines(experiment: Experiment, trial: TrialState, *, shown: str = "") -> Iterator[str]:
     """Yield the lines of a trial, without its reason if the page has already `shown` it."""
     progress = trial.progress
     counts = f"batch {progress.steps_completed}  restarts {trial.restarts}"
@@ -105,7 +109,7 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder, *, shown: str = "")
     kept = [one for one in progress.checkpoints if one.state != "DELETED"]
     if len(kept) > _NEWEST:
         older = counted(len(kept) - _NEWEST, "older checkpoint")
-        yield f"  checkpoint       {older}: detbuild checkpoint list {folder.id}"
+        yield f"  checkpoint       {older}: detbuild checkpoint list {experiment.id}"
     for checkpoint in kept[-_NEWEST:]:
         yield f"  checkpoint       {checkpoint_line(checkpoint)}"
     yield from _unread_records(progress)
@@ -113,7 +117,7 @@ def trial_lines(trial: TrialState, folder: ExperimentFolder, *, shown: str = "")
         earlier = counted(len(trial.runs) - _NEWEST, "earlier run")
         yield f"  run              {earlier}: see --json"
     for run, following in list(zip_longest(trial.runs, trial.runs[1:]))[-_NEWEST:]:
-        yield from _run_lines(run, following, folder.run(trial.id, run.run))
+        yield from _run_lines(run, following, experiment.trial_of(trial).run_path(run.run))
 
 
 def _unread_records(progress: Progress) -> Iterator[str]:
@@ -133,11 +137,11 @@ def checkpoint_line(checkpoint: CheckpointState) -> str:
     return f"{checkpoint.uuid}  batch {checkpoint.steps_completed}  {size(checkpoint.size)}{damaged}"
 
 
-def _run_lines(run: RunState, following: RunState | None, folder: RunFolder) -> Iterator[str]:
+def _run_lines(run: RunState, following: RunState | None, path: Path) -> Iterator[str]:
     """Yield the lines of a run; a failure that the next run repeats is printed once, there."""
     end = run.finished
     how = "running" if end is None else end.outcome
-    yield f"  run {run.run}  {how}  {visible(str(folder.path))}"
+    yield f"  run {run.run}  {how}  {visible(str(path))}"
     if end is None:
         return
     if end.message and following and following.finished and following.finished.message == end.message:
@@ -149,37 +153,28 @@ def _run_lines(run: RunState, following: RunState | None, folder: RunFolder) -> 
     yield from (f"      | {visible(line)}" for line in end.tail)
 
 
-def ending_page(state: ExperimentState, folder: ExperimentFolder) -> str:
+def ending_page(experiment: Experiment, state: ExperimentState) -> str:
     """Return the last lines of `create -f`: the best validation and the output paths."""
-    best, checkpoint = best_validation(state), _best_checkpoint(folder)
+    best, checkpoint = best_trial(state), experiment.best_checkpoint()
     lines = []
     if state.why and state.state == State.COMPLETED:  # other ends are printed with their reason
         lines.append(f"  pending          {visible(state.why)}")
-    if best:
-        lines.append(f"  best validation  {_validation(best)}")
+    if best and best.progress.best:
+        lines.append(f"  best validation  {_validation(best.progress.best)}")
     if checkpoint:
-        lines.append(f"  checkpoint       {visible(checkpoint.url or str(checkpoint.directory))}")
-    lines.append(f"  metrics, logs    {visible(str(folder.path / 'runs'))}")
+        lines.append(f"  checkpoint       {visible(checkpoint.found.url or str(checkpoint.found.directory))}")
+    lines.append(f"  metrics, logs    {visible(str(experiment.path / 'runs'))}")
     return "\n".join(lines)
 
 
-def next_commands(state: ExperimentState, folder: ExperimentFolder) -> str:
-    checkpoint = _best_checkpoint(folder)
+def next_commands(experiment: Experiment, state: ExperimentState) -> str:
+    checkpoint = experiment.best_checkpoint()
     if not state.over:
-        return f"next:\n  detbuild activate {folder.id}"
-    lines = [f"detbuild describe {folder.id}", f"detbuild logs {folder.id}"]
+        return f"next:\n  detbuild activate {experiment.id}"
+    lines = [f"detbuild describe {experiment.id}", f"detbuild logs {experiment.id}"]
     if checkpoint:
-        lines.append(f"detbuild checkpoint download {checkpoint.checkpoint.uuid} -o DIR")
+        lines.append(f"detbuild checkpoint download {checkpoint.uuid} -o DIR")
     return "next:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def _best_checkpoint(folder: ExperimentFolder) -> Found | None:
-    """Return the best checkpoint of all trials; if none was validated, the newest of the first."""
-    from detbuild.checkpoint.find import best_first, checkpoints_of, goal_of
-
-    found = checkpoints_of(folder)
-    intact = (one for one in found if one.state == "COMPLETED")
-    return next(iter(best_first(found, goal_of(folder.header()))), None) or next(intact, None)
 
 
 def encodable(text: str, encoding: str) -> str:

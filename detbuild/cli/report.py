@@ -19,6 +19,7 @@ from detbuild.cli.commands import Command
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from detbuild.api.client import Client
     from detbuild.report.eventfiles import SelectedTrials
 
 _TRIAL = "--trial"
@@ -120,7 +121,7 @@ def tensorboard(
     references = tuple(takewhile(lambda word: word[:1].isdecimal(), words))
     selected = _selected(references, only)
     require()
-    chosen = tuple(_chosen(session.home, selected))
+    chosen = tuple(_chosen(session.client, selected))
     if directory is not None:
         for place in export(chosen, directory, no_output):
             click.echo(place)
@@ -161,21 +162,21 @@ def _by_experiment(named: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
     return {number: [trial for of, trial in named if of == number] for number, _ in named}
 
 
-def _chosen(home: Path, selected: Mapping[int, Sequence[int]]) -> Iterator[SelectedTrials]:
-    from detbuild.cli import listing
+def _chosen(client: Client, selected: Mapping[int, Sequence[int]]) -> Iterator[SelectedTrials]:
     from detbuild.errors import ConfigError
     from detbuild.report.eventfiles import SelectedTrials
 
     for experiment_id, numbers in selected.items():
-        state, folder = listing.experiment(home, experiment_id)
+        experiment = client.experiment(experiment_id)
+        state = experiment.state()
         for number in numbers:
             if number not in state.trials:
                 raise ConfigError(
                     f"experiment {experiment_id} has no trial {number}",
                     hint=f"see `detbuild describe {experiment_id}`",
                 )
-        trials = [state.trials[number] for number in dict.fromkeys(numbers or state.trials)]
-        yield SelectedTrials(folder, trials, state.header.metric)
+        chosen = [state.trials[number] for number in dict.fromkeys(numbers or state.trials)]
+        yield SelectedTrials(list(map(experiment.trial_of, chosen)), state.header.metric)
 
 
 def _serve(logs: str, arguments: Sequence[str], refresh: Callable[[], None]) -> int:

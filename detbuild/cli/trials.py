@@ -1,17 +1,11 @@
 """`det experiment list-trials` and `det trial describe | kill | download | support-bundle`.
 
-`det trial support-bundle`: the files for a bug report in one archive, without secrets.
-
 `det job ...` and `det task list`: Determined's words for experiments and trials that have not ended.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import re
-import tarfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,41 +14,11 @@ import click
 from detbuild.cli.arguments import Session, experiment_argument, pass_session, trial_argument
 from detbuild.cli.checkpoints import fetch, output_option, smaller_option
 from detbuild.cli.commands import Command
+from detbuild.cli.experiments import change
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
-from detbuild.jsontext import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
-    from detbuild.cli.documents import Document
     from detbuild.cli.table import Columns, Row
-    from detbuild.config.secrets import KnownSecrets
-    from detbuild.store.experiment_dir import ExperimentFolder
-    from detbuild.store.state import TrialState
-
-_PLAIN = ("Dockerfile", "experiment.json", "attributes.json", "journal.jsonl", "controller.log")
-_OF_RUN = ("events.jsonl", "stdout.log", "stderr.log")
-_LARGEST = 256 << 20  # bytes of one file
-# The fields that are exported of each file.
-_FIELDS = {
-    "experiment.json": (
-        "id",
-        "name",
-        "context_name",
-        "created",
-        "image",
-        "tag",
-        "labels",
-        "metric",
-        "smaller_is_better",
-        "version",
-        "test_mode",
-        "local",
-        "network",
-    ),
-    "attributes.json": ("name", "description", "labels", "archived", "max_slots", "weight", "priority"),
-}
-_OF_HOST = ("folder", "directory", "url")  # paths on the host and URLs of its storage
 
 
 @click.command("list-trials", cls=Command)
@@ -67,11 +31,10 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: boo
 
     With --json: a list as under "trials" of `detbuild describe --json`.
     """
-    from detbuild.cli import documents, listing
     from detbuild.cli.table import tables_of
 
-    state, folder = listing.experiment(session.home, experiment_id)
-    rows = documents.trials(state, folder)
+    experiment = session.client.experiment(experiment_id)
+    rows = experiment.trial_documents(experiment.state())
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -112,24 +75,21 @@ def describe(
     under "trials" of `detbuild describe --json`, with "measurements" and "metrics_summary" if requested. With
     --csv: its measurements.
     """
-    from detbuild.checkpoint.find import checkpoints_of
-    from detbuild.cli import documents, listing
     from detbuild.cli.pages import trial_lines
     from detbuild.cli.table import metrics_table, summary_table
-    from detbuild.store.metrics import measurements, summary
 
-    state, folder = listing.trial(session.home, trial)
-    figures = summary(measurements(folder, state)) if summarized else {}
+    experiment = session.client.experiment(trial[0])
+    found = experiment.trial(trial[1])
+    figures = found.summary() if summarized else {}
     if as_csv:
-        show_csv(listing.measurements(state, folder))
+        show_csv(found.measurement_documents())
     elif as_json:
         more = {"metrics_summary": figures} if summarized else {}
-        own = [one for one in checkpoints_of(folder) if one.trial_id == state.id]
-        show_json({**documents.trial(state, folder, own, metrics=metrics), **more})
+        show_json({**found.document(measurements=metrics), **more})
     else:
-        click.echo("\n".join(trial_lines(state, folder)))
+        click.echo("\n".join(trial_lines(experiment, found.state)))
         if metrics:
-            metrics_table(listing.measurements(state, folder))
+            metrics_table(found.measurement_documents())
         if summarized:
             summary_table(figures)
 
@@ -149,9 +109,11 @@ def kill(session: Session, /, *, trial: tuple[int, int]) -> None:
 
     TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment.
     """
-    from detbuild.cli.experiments import ask
-
-    ask(session, trial[0], "kill", trial_id=trial[1])
+    before, name = session.client.experiment(trial[0]).kill_trial(trial[1]), f"{trial[0]}/{trial[1]}"
+    if before.ended:
+        click.echo(f"trial {name} has already ended: {before.state.label}", err=True)
+    else:
+        click.echo(f"trial {name} stopping (kill); other trials keep running", err=True)
 
 
 @click.command(cls=Command)
@@ -183,25 +145,12 @@ def download(
 
     TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment.
     """
-    from detbuild.checkpoint.find import best_first, checkpoints_of, goal_of
-    from detbuild.cli import listing
-    from detbuild.errors import ConfigError
-
     if best + latest + (uuid is not None) > 1:
         raise click.UsageError("--best, --latest and --uuid are mutually exclusive")
     if sort_by and not best:
         raise click.UsageError("--sort-by requires --best")
-    state, folder = listing.trial(session.home, trial)
-    found = [f for f in checkpoints_of(folder) if f.trial_id == trial[1] and f.state == "COMPLETED"]
-    if best:
-        found = best_first(found, goal_of(folder.header(), sort_by, smaller_is_better))
-    found = [f for f in found if f.checkpoint.uuid.startswith(uuid or "")]
-    if not found or (uuid is not None and len(found) > 1):
-        raise ConfigError(
-            f"trial {folder.id}/{state.id} has no such checkpoint",
-            hint=f"see `det experiment list-checkpoints {folder.id}`",
-        )
-    fetch(found[0], target)
+    found = session.client.trial(*trial)
+    fetch(found.checkpoint(uuid, best=best, metric=sort_by, smaller_is_better=smaller_is_better), target)
 
 
 @click.command("support-bundle", cls=Command)
@@ -224,91 +173,7 @@ def support_bundle(session: Session, /, *, trial: tuple[int, int], directory: Pa
     names of environment variables without their values, and no secrets, data or host paths; known secret
     values are masked in logs. Read the logs before sending it.
     """
-    from detbuild.cli import listing
-    from detbuild.store.files import file_errors
-
-    state, folder = listing.trial(session.home, trial)
-    name = f"det-bundle-trial-{trial[0]}-{trial[1]}"
-    target = directory / f"{name}.tar.gz"
-    with file_errors(target):
-        directory.mkdir(parents=True, exist_ok=True)  # allowed: the user names it
-        with tarfile.open(target, "w:gz") as archive:  # allowed: the user names it
-            for path, data in _files(folder, state, session.environ):
-                member = tarfile.TarInfo(f"{name}/{path}")
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-    click.echo(target)
-
-
-def _files(
-    folder: ExperimentFolder, trial: TrialState, environ: Mapping[str, str]
-) -> Iterator[tuple[str, bytes]]:
-    from detbuild.checkpoint.find import checkpoints_of
-    from detbuild.cli import documents
-    from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.secrets import known_secrets, masked_for_sharing, secrets_of_host, values_in_script
-    from detbuild.store.experiment_dir import config_of
-    from determined._contract.untrusted import UntrustedError, UntrustedMissingError
-    from determined._version import __version__
-
-    config = config_of(folder).resolved()
-    of_host = (*values_in_script(folder.header().startup_hook), *secrets_of_host(environ))
-    secrets = known_secrets(config, ExperimentConfig, *of_host)
-    own = [one for one in checkpoints_of(folder) if one.trial_id == trial.id]
-    yield "version.json", _json({"detbuild": __version__})
-    yield "config.json", _json(masked_for_sharing(config))
-    yield "trial.json", _json(secrets.hide_in(_without(documents.trial(trial, folder, own), _OF_HOST)))
-    runs = [folder.run(trial.id, run.run).path.relative_to(folder.path).as_posix() for run in trial.runs]
-    left_out = []
-    for name in (*_PLAIN, *(f"{run}/{name}" for run in runs for name in _OF_RUN)):
-        try:
-            body = folder.files.read(name, _LARGEST)
-        except UntrustedMissingError:
-            continue
-        except UntrustedError as error:
-            left_out.append(f"{name} {error.reason}\n")
-            continue
-        yield name, _packed(name, body, secrets)
-    if left_out:
-        yield "left-out.txt", secrets.hide("".join(left_out)).encode("utf-8", "backslashreplace")
-
-
-def _packed(name: str, body: bytes, secrets: KnownSecrets) -> bytes:
-    """Return the content of a file without secrets and fields that are not exported."""
-    text = body.decode("utf-8", "backslashreplace")
-    if name in _FIELDS:
-        values = _parsed(text)
-        known = values if isinstance(values, dict) else {}
-        return _json(secrets.hide_in({key: known[key] for key in _FIELDS[name] if key in known}))
-    if name.endswith(".jsonl"):
-        return b"".join(_line(line, secrets) for line in text.splitlines() if line)
-    return secrets.hide(text).encode()
-
-
-def _line(text: str, secrets: KnownSecrets) -> bytes:
-    """Mask the values of a record; its keys stay, so that it can be parsed."""
-    record = _parsed(text)
-    if not isinstance(record, dict):
-        return secrets.hide(text).encode() + b"\n"
-    values = {key: secrets.hide_in(value) for key, value in record.items()}
-    return json_text(values, indent=None).encode() + b"\n"
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _without(value: object, names: Collection[str]) -> object:
-    if isinstance(value, dict):
-        return {key: _without(item, names) for key, item in value.items() if key not in names}
-    return [_without(item, names) for item in value] if isinstance(value, list) else value
-
-
-def _json(value: object) -> bytes:
-    return json_text(value).encode() + b"\n"
+    click.echo(session.client.trial(*trial).write_bundle(directory))
 
 
 @click.command("list", cls=Command)
@@ -322,12 +187,9 @@ def jobs(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
 
     With --json: a list as from `detbuild list --json`.
     """
-    from detbuild.cli import listing
-    from detbuild.cli.output import no_output
     from detbuild.store.state import ENDED
 
-    found = [row for row in listing.experiments(session.home, no_output) if row["state"] not in ENDED]
-    rows = found[::-1]
+    rows = [one.document for one in session.client.listed() if one.summary.state not in ENDED][::-1]
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -348,7 +210,8 @@ def update(session: Session, /, *, experiment_id: int, priority: int | None, wei
     """Set the priority or the weight of an experiment that has not ended."""
     if priority is None and weight is None:
         raise click.UsageError("nothing to update: give --priority or --weight")
-    _update(session, experiment_id, {"priority": priority, "weight": weight})
+    given = {"priority": priority, "weight": weight}
+    change(session, experiment_id, **{name: value for name, value in given.items() if value is not None})
 
 
 @click.command("update-batch", cls=Command)
@@ -356,26 +219,16 @@ def update(session: Session, /, *, experiment_id: int, priority: int | None, wei
 @pass_session
 def update_batch(session: Session, /, *, changes: tuple[str, ...]) -> None:
     """Set priorities or weights of several experiments: `3.priority=10 4.weight=2`."""
-    for experiment_id, values in [_change(text) for text in changes]:
-        _update(session, experiment_id, values)
+    for experiment_id, values in [_parsed(text) for text in changes]:
+        change(session, experiment_id, **values)
 
 
-def _change(text: str) -> tuple[int, dict[str, int | float | None]]:
+def _parsed(text: str) -> tuple[int, dict[str, int | float]]:
     match = re.fullmatch(r"(\d+)\.(?:priority=(\d+)|weight=(\d+(?:\.\d+)?))", text)
     if match is None:
         raise click.UsageError(f"{text!r} is not a change; expected e.g. 3.priority=10 or 3.weight=2.5")
     id_, priority, weight = match.groups()
     return int(id_), {"priority": int(priority)} if priority else {"weight": float(weight)}
-
-
-def _update(session: Session, experiment_id: int, values: Mapping[str, int | float | None]) -> None:
-    from detbuild.store.annotations import change_attributes
-    from detbuild.store.home import Home
-
-    given = {name: value for name, value in values.items() if value is not None}
-    folder = Home.open(session.home).experiment(experiment_id)
-    change_attributes(folder.path, lambda attributes: replace(attributes, **given))  # type: ignore[arg-type]
-    click.echo(f"experiment {experiment_id} changed", err=True)
 
 
 @click.command("list", cls=Command)
@@ -387,7 +240,7 @@ def tasks(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
 
     With --json: a list of {"task", "experiment_id", "trial_id", "state", "why", "container", "gpu_ids"}.
     """
-    rows = list(_tasks(session))
+    rows = list(session.client.tasks())
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -395,25 +248,3 @@ def tasks(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
     else:
         columns: Columns = {"TASK": "task", "STATE": state_cell, "CONTAINER": "container", "REASON": "why"}
         show_table(rows, columns, empty="no trials are running or waiting")
-
-
-def _tasks(session: Session) -> Iterator[Document]:
-    from detbuild.cli.output import no_output
-    from detbuild.store.home import Home
-    from detbuild.store.state import fold
-
-    home = Home.open(session.home)
-    read = home.each(lambda folder: fold(folder.header(), folder.journal()), no_output, oldest_first=True)
-    for state in read:
-        for trial in state.trials.values() if not state.over else ():
-            run = trial.open_run
-            if not trial.ended:
-                yield {
-                    "task": f"{state.header.id}/{trial.id}",
-                    "experiment_id": state.header.id,
-                    "trial_id": trial.id,
-                    "state": trial.state,
-                    "why": trial.why,
-                    "container": run.container[:12] if run and run.container else None,
-                    "gpu_ids": list(run.gpu_ids) if run else [],
-                }

@@ -15,7 +15,6 @@ from detbuild.errors import ConfigError
 from detbuild.events import Warned, ignore
 from detbuild.report.document import flat
 from detbuild.store.files import file_errors
-from detbuild.store.metrics import reports
 from detbuild.store.state import State
 from determined._contract.run_info import TENSORBOARD_DIR
 from determined._contract.untrusted import UntrustedDir, UntrustedError, UntrustedMissingError, sized
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from detbuild.api.trial import Trial
     from detbuild.events import Emit
-    from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.metrics import Row
     from detbuild.store.state import TrialState
     from determined._contract.untrusted import Entry
@@ -55,8 +54,7 @@ class Scalar:
 class SelectedTrials:
     """Selected trials of one experiment, and the searcher metric, which the HParams page compares."""
 
-    folder: ExperimentFolder
-    trials: Sequence[TrialState]
+    trials: Sequence[Trial]
     metric: str
 
 
@@ -76,12 +74,12 @@ def export(experiments: Sequence[SelectedTrials], directory: Path, emit: Emit = 
     made = []
     for one in experiments:
         for trial in one.trials:
-            place = directory / _name(one.folder, trial)
+            place = directory / _name(trial)
             with file_errors(place):
                 place.mkdir(parents=True, exist_ok=True)  # allowed: the user chose the path
-                own = _copied(one.folder, trial, place, emit)
-                scalars = _validations(one.folder, trial) if own else _scalars(one.folder, trial)
-                _write(place, (columns, *_session(one.folder.id, trial)), _begun(trial), scalars)
+                own = _copied(trial, place, emit)
+                scalars = _validations(trial) if own else _scalars(trial)
+                _write(place, (columns, *_session(trial)), _begun(trial.state), scalars)
             made.append(place)
     return tuple(made)
 
@@ -90,13 +88,13 @@ def refresh(experiments: Sequence[SelectedTrials], directory: Path) -> None:
     """Copy what the trials have added to their event files since the export."""
     for one in experiments:
         for trial in one.trials:
-            place = directory / _name(one.folder, trial)
+            place = directory / _name(trial)
             with file_errors(place):
-                _copied(one.folder, trial, place, ignore)
+                _copied(trial, place, ignore)
 
 
-def _name(folder: ExperimentFolder, trial: TrialState) -> str:
-    return f"exp-{folder.id}-trial-{trial.id}"
+def _name(trial: Trial) -> str:
+    return f"exp-{trial.experiment_id}-trial-{trial.id}"
 
 
 def require() -> None:
@@ -109,15 +107,15 @@ def require() -> None:
         )
 
 
-def _copied(folder: ExperimentFolder, trial: TrialState, place: Path, emit: Emit) -> bool:
+def _copied(trial: Trial, place: Path, emit: Emit) -> bool:
     """Copy new event files of each run; return whether there are any."""
     found = False
     target = UntrustedDir(place)
-    for run in trial.runs:
+    for run in trial.state.runs:
         name = f"run-{run.run}"
         if target.exists(name) and not target.is_directory(name):
             target.unlink(name)  # a link, as older versions made them
-        source = folder.run(trial.id, run.run).files.enter(TENSORBOARD_DIR)
+        source = trial.run_files(run.run).enter(TENSORBOARD_DIR)
         errors: list[UntrustedError] = []
         for entry in _files(source, errors):
             with _collected(errors):
@@ -166,14 +164,14 @@ def _copy(source: UntrustedDir, target: UntrustedDir, name: str, entry: Entry) -
                 end.write(block)
 
 
-def _scalars(folder: ExperimentFolder, trial: TrialState) -> Iterable[Scalar]:
-    for group, row in reports(folder, trial):
+def _scalars(trial: Trial) -> Iterable[Scalar]:
+    for group, row in trial.reports():
         yield from _of(group, row)
 
 
-def _validations(folder: ExperimentFolder, trial: TrialState) -> Iterable[Scalar]:
+def _validations(trial: Trial) -> Iterable[Scalar]:
     """Yield validation metrics, which the HParams page reads next to the hyperparameters."""
-    for group, row in reports(folder, trial):
+    for group, row in trial.reports():
         if group == "validation":
             yield from _of(group, row)
 
@@ -211,7 +209,7 @@ def _columns(experiments: Sequence[SelectedTrials]) -> object:
     from tensorboard.plugins.hparams import summary_v2
 
     names = dict.fromkeys(
-        name for one in experiments for t in one.trials for name in hparam_values(t.hparams)
+        name for one in experiments for t in one.trials for name in hparam_values(t.state.hparams)
     )
     metrics = dict.fromkeys(one.metric for one in experiments if one.metric)
     return summary_v2.hparams_config_pb(
@@ -220,15 +218,15 @@ def _columns(experiments: Sequence[SelectedTrials]) -> object:
     )
 
 
-def _session(experiment_id: int, trial: TrialState) -> Iterator[object]:
+def _session(trial: Trial) -> Iterator[object]:
     """Yield the hyperparameters of a trial, and how it ended."""
     from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2, summary_v2
 
-    name = f"{experiment_id}/{trial.id}"
-    yield summary_v2.hparams_pb(hparam_values(trial.hparams), trial_id=name, start_time_secs=_begun(trial))
-    if trial.ended:
-        status = api_pb2.Status.Value(_STATUS.get(trial.state, "STATUS_UNKNOWN"))
-        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=_ended(trial))
+    name, state = f"{trial.experiment_id}/{trial.id}", trial.state
+    yield summary_v2.hparams_pb(hparam_values(state.hparams), trial_id=name, start_time_secs=_begun(state))
+    if state.ended:
+        status = api_pb2.Status.Value(_STATUS.get(state.state, "STATUS_UNKNOWN"))
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=_ended(state))
         yield _summary(plugin_data_pb2.HParamsPluginData(session_end_info=end))
 
 

@@ -28,6 +28,7 @@ from detbuild.store.home import Home
 from detbuild.store.registry import Model, create_model
 from detbuild.store.state import ExperimentState
 from determined._contract.checkpoints import verify
+from tests.experiments import handle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +113,7 @@ def test_what_is_kept_is_in_the_bucket_and_comes_back_from_there(
     assert list(home.experiment(1).checkpoints.iterdir()) == []
     best = found(home)[2]
     assert (best.directory, best.url) == (None, f"s3://lab/nets/{best.checkpoint.uuid}")
-    assert f"s3://lab/nets/{found(home)[2].checkpoint.uuid}" in ending_page(state, home.experiment(1))
+    assert f"s3://lab/nets/{found(home)[2].checkpoint.uuid}" in ending_page(handle(home.experiment(1)), state)
     assert damage(best) == []
     download(best, tmp_path / "copy")
     assert verify(tmp_path / "copy") == []

@@ -474,7 +474,7 @@ def test_waiting_for_a_paused_experiment_prints_how_to_unpause_it(shell, monkeyp
     )
     hint = "experiment 1 paused: detbuild activate 1\n"
     assert shell("detbuild", "wait", "1").err == hint
-    monkeypatch.setattr("detbuild.cli.logs._over", lambda folder, trial_id: True)
+    monkeypatch.setattr("detbuild.api.logs.TrialLogs._ended", lambda logs, state: True)
     assert shell("detbuild", "logs", "1", "-f").err.startswith(hint)
 
 

@@ -23,7 +23,7 @@ from detbuild.cli.pages import (
 )
 from detbuild.store import journal
 from detbuild.store.state import load
-from tests.experiments import Report, write_experiment
+from tests.experiments import Report, handle, write_experiment
 from tests.faults.training import rig
 from tests.synthetic import HOSTILE, experiment
 
@@ -39,10 +39,10 @@ def test_the_checkpoint_that_is_named_at_the_end_is_the_best_of_all_trials(tmp_p
         load(folder),
         {(c.trial_id, c.checkpoint.steps_completed): c for c in checkpoints_of(folder)},
     )
-    assert "loss=0.1" in ending_page(state, folder)
-    assert f"  checkpoint       {found[2, 1].directory}\n" in ending_page(state, folder)
+    assert "loss=0.1" in ending_page(handle(folder), state)
+    assert f"  checkpoint       {found[2, 1].directory}\n" in ending_page(handle(folder), state)
     assert f"detbuild checkpoint download {found[2, 1].checkpoint.uuid} -o DIR" in next_commands(
-        state, folder
+        handle(folder), state
     )
 
 
@@ -50,14 +50,14 @@ def test_without_any_that_was_validated_it_is_the_newest(tmp_path: Path) -> None
     folder = write_experiment(tmp_path, [[Report(1, float("nan")), Report(2, float("nan"))]])
     newest = checkpoints_of(folder)[0]
     assert newest.checkpoint.steps_completed == 2
-    assert newest.checkpoint.uuid in next_commands(load(folder), folder)
+    assert newest.checkpoint.uuid in next_commands(handle(folder), load(folder))
 
 
 def test_what_could_not_be_uploaded_is_said_at_the_end(tmp_path: Path) -> None:
     folder = write_experiment(tmp_path)
-    assert "pending" not in ending_page(load(folder), folder)
+    assert "pending" not in ending_page(handle(folder), load(folder))
     folder.record(journal.StorageBlocked(why="the bucket is gone"))
-    assert ending_page(load(folder), folder).startswith("  pending          the bucket is gone\n")
+    assert ending_page(handle(folder), load(folder)).startswith("  pending          the bucket is gone\n")
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
@@ -66,7 +66,7 @@ numbers = st.floats(allow_nan=True, allow_infinity=True)
 @pytest.mark.parametrize("trials", [2, 5, 500])
 def test_a_search_fits_on_a_screen_whatever_its_size(tmp_path, trials):
     folder = experiment(tmp_path, trials)
-    page = experiment_page(load(folder), folder)
+    page = experiment_page(handle(folder), load(folder))
     assert len(page.splitlines()) <= SHOWN + 14
     assert "1 running" in page
     assert ("error      1: RuntimeError" in page) == (trials > 2)
@@ -74,7 +74,7 @@ def test_a_search_fits_on_a_screen_whatever_its_size(tmp_path, trials):
 
 def test_the_best_trials_come_first(tmp_path):
     folder = experiment(tmp_path, 50)
-    lines = experiment_page(load(folder), folder).splitlines()
+    lines = experiment_page(handle(folder), load(folder)).splitlines()
     table = lines[next(i for i, line in enumerate(lines) if line.startswith("TRIAL")) + 1 :]
     values = [float(line.split()[2]) for line in table[:SHOWN]]
     assert values == sorted(values)
@@ -83,11 +83,11 @@ def test_the_best_trials_come_first(tmp_path):
 
 def test_the_table_fits_a_terminal_and_leaves_out_what_is_the_same_in_all_trials(tmp_path):
     folder = experiment(tmp_path, 20)
-    page = experiment_page(load(folder), folder, 80)
+    page = experiment_page(handle(folder), load(folder), 80)
     table = page[page.index("TRIAL") :].splitlines()
     assert max(map(len, table)) <= 80
-    assert "layers=" in experiment_page(load(folder), folder)
-    assert "global_batch_size" not in experiment_page(load(folder), folder)
+    assert "layers=" in experiment_page(handle(folder), load(folder))
+    assert "global_batch_size" not in experiment_page(handle(folder), load(folder))
 
 
 def test_a_failure_that_came_again_is_told_once(tmp_path):
@@ -100,20 +100,20 @@ def test_a_failure_that_came_again_is_told_once(tmp_path):
                 trial_id=1, run=run, outcome="user_error", message="boom", hint="less", tail=("line",)
             )
         )
-    page = experiment_page(load(folder), folder)
+    page = experiment_page(handle(folder), load(folder))
     assert page.count("boom") == page.count("hint: less") == page.count("| line") == 1
     assert "as run 2" in page
 
 
 def test_hostile_names_do_not_act_on_the_terminal(tmp_path):
     folder = experiment(tmp_path, 5, name=HOSTILE)
-    page = experiment_page(load(folder), folder)
+    page = experiment_page(handle(folder), load(folder))
     assert not {"\x1b", "\u202e", "\u2028"} & set(page)
 
 
 def test_one_trial_has_a_chart_of_its_metric(tmp_path):
     folder = experiment(tmp_path, 1, points=50)
-    page = experiment_page(load(folder), folder)
+    page = experiment_page(handle(folder), load(folder))
     assert "validation_loss over batches 50 to 500" in page
     assert any("\u2800" < char <= "\u28ff" for char in page)
 
@@ -151,7 +151,7 @@ def test_an_experiment_without_a_controller_says_how_to_resume_it(tmp_path):
     tried.controller().step()
     for name in ("journal.jsonl", "experiment.json"):
         os.utime(tried.folder.path / name, (0, 0))
-    second = experiment_page(tried.state(), tried.folder).splitlines()[2]
+    second = experiment_page(handle(tried.folder), tried.state()).splitlines()[2]
     assert second.startswith("blocked    no controller is running: detbuild resume 1")
 
 
@@ -160,6 +160,6 @@ def test_hyperparameters_are_shown_whole_or_counted(tmp_path):
     folder = write_experiment(tmp_path, trials=[[Report(10, 0.1 * n)] for n in range(1, 4)])
     state = load(folder)
     trials = {id_: replace(trial, hparams=dict.fromkeys(names, id_)) for id_, trial in state.trials.items()}
-    page = experiment_page(replace(state, trials=trials), folder, 80)
+    page = experiment_page(handle(folder), replace(state, trials=trials), 80)
     rows = page[page.index("TRIAL") :].splitlines()[1:4]
     assert all("a_rather_long_name_0=" in row and row.endswith("... and 5 more") for row in rows)

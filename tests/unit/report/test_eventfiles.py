@@ -7,6 +7,7 @@ import pytest
 from detbuild.errors import ConfigError
 from detbuild.report.eventfiles import SelectedTrials, export, hparam_values, refresh, require
 from detbuild.store.state import load
+from tests.experiments import handle
 from tests.synthetic import experiment, hparams
 
 
@@ -15,7 +16,8 @@ def exported(tmp_path, folder):
 
 
 def chosen(folder):
-    return SelectedTrials(folder, list(load(folder).trials.values()), "validation_loss")
+    trials = [handle(folder).trial_of(trial) for trial in load(folder).trials.values()]
+    return SelectedTrials(trials, "validation_loss")
 
 
 def read(place):

@@ -1,20 +1,23 @@
-"""What `--json` prints of experiments: plain values under documented, stable names.
+"""Experiments as JSON: plain values under documented, stable names, which `--json` prints.
 
 Times are seconds since the epoch, sizes are bytes, unknown values are null.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from detbuild.store.annotations import read_attributes
 from detbuild.store.cache import summarize
+from detbuild.store.home import is_deleting
 from detbuild.store.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from detbuild.checkpoint.find import Found
+    from detbuild.store.annotations import Attributes
     from detbuild.store.cache import Summary
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.metrics import Measurement
@@ -24,30 +27,45 @@ if TYPE_CHECKING:
 Document = dict[str, object]
 
 
-def experiment(summary: Summary, folder: ExperimentFolder) -> Document:
-    """Return one element of `detbuild list --json`."""
-    from detbuild.store.annotations import read_attributes
-    from detbuild.store.home import is_deleting
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An experiment in a listing, as it was submitted or changed since."""
 
-    changed = read_attributes(folder.path)
-    labels = summary.labels if changed.labels is None else changed.labels
-    return {
-        **asdict(summary),
-        "name": changed.name or summary.name,
-        "state": State.DELETING if is_deleting(folder) else summary.state,
-        "metric": summary.metric or None,
-        "labels": list(labels),
-        "archived": changed.archived,
-        "folder": str(folder.path),
-    }
+    summary: Summary
+    folder: str  # path
+    archived: bool
+
+    @property
+    def document(self) -> Document:
+        """One element of `detbuild list --json`."""
+        return {
+            **asdict(self.summary),
+            "metric": self.summary.metric or None,
+            "labels": list(self.summary.labels),
+            "archived": self.archived,
+            "folder": self.folder,
+        }
+
+
+def listed(summary: Summary, folder: ExperimentFolder, changed: Attributes | None = None) -> Listed:
+    """Apply what was `changed` since the submission to a summary; it is read from disk if not given."""
+    changed = changed or read_attributes(folder.path)
+    summary = replace(
+        summary,
+        name=changed.name or summary.name,
+        labels=summary.labels if changed.labels is None else changed.labels,
+        state=State.DELETING if is_deleting(folder) else summary.state,
+    )
+    return Listed(summary, str(folder.path), changed.archived)
 
 
 def described(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool = False) -> Document:
     """Return the document of `detbuild describe --json`; `metrics` adds that of `--metrics`."""
-    header = state.header
+    header, changed = state.header, read_attributes(folder.path)
     return {
-        **experiment(summarize(state), folder),
-        **_description_and_notes(folder),
+        **listed(summarize(state), folder, changed).document,
+        "description": description(folder, changed),
+        "notes": changed.notes or "",
         "image": header.image or None,
         "tag": header.tag or None,
         "limits": _limits(state, folder),
@@ -72,14 +90,11 @@ def _limits(state: ExperimentState, folder: ExperimentFolder) -> Document | None
     }
 
 
-def _description_and_notes(folder: ExperimentFolder) -> Document:
-    from detbuild.store.annotations import read_attributes
+def description(folder: ExperimentFolder, changed: Attributes) -> str:
+    """Return the description as it was submitted or changed since."""
     from detbuild.store.experiment_dir import config_of
 
-    changed = read_attributes(folder.path)
-    submitted = config_of(folder).description or ""
-    description = submitted if changed.description is None else changed.description
-    return {"description": description, "notes": changed.notes or ""}
+    return config_of(folder).description or "" if changed.description is None else changed.description
 
 
 def trials(state: ExperimentState, folder: ExperimentFolder, *, metrics: bool = False) -> list[Document]:
@@ -122,6 +137,20 @@ def trial(
     }
 
 
+def task(experiment_id: int, state: TrialState) -> Document:
+    """Return one element of `det task list --json`."""
+    run = state.open_run
+    return {
+        "task": f"{experiment_id}/{state.id}",
+        "experiment_id": experiment_id,
+        "trial_id": state.id,
+        "state": state.state,
+        "why": state.why,
+        "container": run.container[:12] if run and run.container else None,
+        "gpu_ids": list(run.gpu_ids) if run else [],
+    }
+
+
 def checkpoint(found: Found) -> Document:
     """Return one element of `detbuild checkpoint list --json`."""
     state = found.checkpoint
@@ -151,22 +180,6 @@ def measurement(found: Measurement, experiment_id: int, trial_id: int) -> Docume
         "time": found.time,
         "metrics": dict(found.metrics),
     }
-
-
-def best_trial(state: ExperimentState) -> TrialState | None:
-    """Return the trial with the best validation by the searcher's metric."""
-    from detbuild.store.state import Goal
-
-    validated = {id(trial.progress.best): trial for trial in state.trials.values() if trial.progress.best}
-    found = [trial.progress.best for trial in validated.values() if trial.progress.best]
-    best = Goal(state.header.metric, state.header.smaller_is_better).best(found)
-    return validated[id(best)] if best else None
-
-
-def best_validation(state: ExperimentState) -> Validation | None:
-    """Return the best validation of all trials by the searcher's metric."""
-    trial = best_trial(state)
-    return trial.progress.best if trial else None
 
 
 def _validation(validation: Validation | None) -> Document | None:

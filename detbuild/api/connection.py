@@ -1,0 +1,32 @@
+"""What every call needs: the home, the caller's environment, the way to the engine, and where warnings go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from detbuild.engine.protocol import Engine
+    from detbuild.events import Emit
+    from detbuild.store.home import Home
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """The home and the engine that a client and its handles act on."""
+
+    path: Path  # $DETBUILD_HOME
+    environ: Mapping[str, str] = field(repr=False)
+    connect: Callable[[], Engine]  # called when an engine is first needed
+    emit: Emit  # receives warnings and slow steps
+
+    @cached_property
+    def home(self) -> Home:
+        """The home, created when it is first needed."""
+        from detbuild.store.home import Home
+
+        return Home.open(self.path)

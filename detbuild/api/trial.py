@@ -1,0 +1,130 @@
+"""`Trial`: one trial of an experiment, its metrics and checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from detbuild.api import checkpoint, documents
+from detbuild.errors import ConfigError
+from detbuild.store import metrics
+from detbuild.store.cache import journal_warnings
+from detbuild.store.state import Goal, StateFold, run_records, trial_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from detbuild.api.connection import Connection
+    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.state import TrialState
+    from determined._contract.untrusted import UntrustedDir
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial with the state that was read last."""
+
+    connection: Connection
+    folder: ExperimentFolder  # of its experiment
+    state: TrialState
+
+    @property
+    def id(self) -> int:
+        """Its number in its experiment, from 1."""
+        return self.state.id
+
+    @property
+    def experiment_id(self) -> int:
+        return self.folder.id
+
+    def document(self, *, measurements: bool = False) -> documents.Document:
+        """Return one element of "trials" of `detbuild describe --json`."""
+        own = [one for one in checkpoint.find_all(self.folder) if one.trial_id == self.id]
+        return documents.trial(self.state, self.folder, own, metrics=measurements)
+
+    def measurements(self, group: str = "") -> Iterator[metrics.Measurement]:
+        """Yield its reports so far, of one group or of all."""
+        return metrics.measurements(self.folder, self.state, group)
+
+    def reports(self) -> Iterator[tuple[str, metrics.Row]]:
+        """Yield the group and the numbers of each of its reports."""
+        return metrics.reports(self.folder, self.state)
+
+    def measurement_documents(self) -> list[documents.Document]:
+        """Return "measurements" of `detbuild describe --metrics --json`."""
+        return [documents.measurement(one, self.folder.id, self.id) for one in self.measurements()]
+
+    def summary(self) -> Mapping[str, Mapping[str, Mapping[str, object]]]:
+        """Return count, last, minimum, maximum and mean of each metric, by group."""
+        return metrics.summary(self.measurements())
+
+    def checkpoints(self) -> list[checkpoint.Checkpoint]:
+        """Return its checkpoints, newest first."""
+        every = checkpoint.of_folder(self.connection, self.folder)
+        return [one for one in every if one.found.trial_id == self.id]
+
+    def best_checkpoints(
+        self, metric: str | None = None, *, smaller_is_better: bool | None = None
+    ) -> list[checkpoint.Checkpoint]:
+        """Return its complete checkpoints with a metric, best first; by default with the searcher's."""
+        goal = checkpoint.goal_of(self.folder.header(), metric, smaller_is_better)
+        return checkpoint.ranked(self.checkpoints(), goal)
+
+    def checkpoint(
+        self,
+        uuid: str | None = None,
+        *,
+        best: bool = False,
+        metric: str | None = None,
+        smaller_is_better: bool | None = None,
+    ) -> checkpoint.Checkpoint:
+        """Return its newest complete checkpoint, the best one, or one by its UUID or a unique prefix.
+
+        Raises:
+            ConfigError: There is none, or several match.
+        """
+        found = [one for one in self.checkpoints() if one.found.state == "COMPLETED"]
+        if best:
+            found = self.best_checkpoints(metric, smaller_is_better=smaller_is_better)
+        found = [one for one in found if one.uuid.startswith(uuid or "")]
+        if not found or (uuid is not None and len(found) > 1):
+            raise ConfigError(
+                f"trial {self.folder.id}/{self.id} has no such checkpoint",
+                hint=f"see `det experiment list-checkpoints {self.folder.id}`",
+            )
+        return found[0]
+
+    def write_bundle(self, directory: Path) -> Path:
+        """Pack its files for a bug report into a .tar.gz file, without secrets, and return its path."""
+        from detbuild.api.bundle import write_bundle
+
+        return write_bundle(self.folder, self.state, self.document(), directory, self.connection.environ)
+
+    def run_path(self, run: int) -> Path:
+        """Return the folder of one of its runs."""
+        return self.folder.run(self.id, run).path
+
+    def run_files(self, run: int) -> UntrustedDir:
+        """Return the files of one of its runs, which may have written anything."""
+        return self.folder.run(self.id, run).files
+
+
+def read_trial(connection: Connection, folder: ExperimentFolder, number: int) -> Trial:
+    """Read one trial without its siblings, of which there may be thousands.
+
+    Raises:
+        ConfigError: It does not exist.
+    """
+    header = folder.header()
+    entries, damage = folder.journal_with_damage()
+    folded = StateFold(header, entries)
+    state = replace(folded.snapshot(), damage=damage)
+    for warning in journal_warnings(state):
+        connection.emit(warning)
+    if number not in state.trials:
+        there = ", ".join(map(str, state.trials)) or "none yet"
+        raise ConfigError(f"experiment {folder.id} has no trial {number}", hint=f"its trials: {there}")
+    trial, goal = state.trials[number], Goal(header.metric, header.smaller_is_better)
+    progress = trial_progress(run_records(folder, trial), goal, folded.stored)
+    return Trial(connection, folder, replace(trial, progress=progress))
