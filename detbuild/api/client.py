@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from detbuild.api.checkpoint import Checkpoint
     from detbuild.api.documents import Document, Listed
     from detbuild.api.experiment import Experiment
+    from detbuild.api.registry import Models, Templates
     from detbuild.api.trial import Trial
     from detbuild.events import Emit
 
@@ -83,6 +84,20 @@ class Client(Connection):
         from detbuild.api.checkpoint import find
 
         return find(self, uuid)
+
+    @property
+    def models(self) -> Models:
+        """The model registry."""
+        from detbuild.api.registry import Models
+
+        return Models(self.home)
+
+    @property
+    def templates(self) -> Templates:
+        """The config templates."""
+        from detbuild.api.registry import Templates
+
+        return Templates(self.home)
 
     def delete_checkpoints(self, uuids: Sequence[str], globs: Sequence[str] = ()) -> list[str]:
         """Delete checkpoints, or only those of their files that match a glob; return their UUIDs.

@@ -18,12 +18,11 @@ from detbuild.cli.table import json_option, show_json, show_table
 from detbuild.units import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from detbuild.cli.table import Columns, Row
-    from detbuild.engine.protocol import Engine, ImageState
+    from detbuild.cli.table import Columns
+    from detbuild.engine.protocol import ImageState
 
-_HOUR = 3600
 _COLUMNS: Columns = {
     "IMAGE": lambda row: str(row["id"])[7:19],
     "CREATED": lambda row: time.strftime("%Y-%m-%d %H:%M", time.localtime(float(str(row["created"])))),
@@ -49,12 +48,9 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     With --json: a list of {"id", "tags", "created", "size", "containers", "experiments", "labels"}; size is
     in bytes that no other image shares, experiments are those of this home that have not ended.
     """
-    from detbuild.cli.output import no_output
-    from detbuild.store.home import Home
-    from detbuild.store.images import BUILT_LABEL, images_in_use
+    from detbuild.api.images import images
 
-    names = images_in_use(Home.open(session.home), no_output)
-    rows = [_row(image, names) for image in session.connect().find_images(BUILT_LABEL)]
+    rows = images(session.client)
     if as_json:
         show_json(rows)
     elif quiet:
@@ -82,40 +78,18 @@ def prune(session: Session, /, *, hours: float, dry_run: bool) -> None:
     Images with a container, and those of experiments of this home that have not ended, are kept. A later
     submission of the same inputs rebuilds its image, from the engine's build cache where possible.
     """
-    from detbuild.cli.output import no_output
-    from detbuild.store.home import Home
-    from detbuild.store.images import BUILT_LABEL, images_in_use, prunable
+    from detbuild.api import images
 
-    engine = session.connect()
-    images = engine.find_images(BUILT_LABEL)
-    removable = prunable(
-        images, images_in_use(Home.open(session.home), no_output), before=time.time() - hours * _HOUR
-    )
-    for image in removable:
-        if not dry_run:
-            engine.remove_image(image.id)
+    freed: list[int] = []
+
+    def removed(image: ImageState) -> None:
+        freed.append(image.size)
         click.echo(image.id)
-    click.echo(_summary(removable, len(images), dry_run=dry_run), err=True)
 
-
-def _summary(removed: Sequence[ImageState], count: int, *, dry_run: bool) -> str:
+    count = images.prune(session.client, hours=hours, dry_run=dry_run, removed=removed)
     would = "would remove" if dry_run else "removed"
-    freed = size(sum(image.size for image in removed))
-    return f"{would} {len(removed)} of {counted(count, 'image')}, freeing {freed}"
-
-
-def _row(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> Row:
-    from detbuild.store.images import used_by
-
-    return {
-        "id": image.id,
-        "tags": list(image.tags),
-        "created": image.created,
-        "size": image.size,
-        "containers": image.containers,
-        "experiments": list(used_by(image, names)),
-        "labels": dict(image.labels),
-    }
+    found = counted(count, "image")
+    click.echo(f"{would} {len(freed)} of {found}, freeing {size(sum(freed))}", err=True)
 
 
 @click.command(cls=Command)
@@ -125,23 +99,11 @@ def ensure(session: Session) -> None:
 
     It is the base of CPU experiments with this host's Python.
     """
-    from detbuild import experiment
+    from detbuild.api.images import ensure_base
     from detbuild.cli.output import view
-    from detbuild.context.snapshot import ContextSnapshot
-    from detbuild.engine.bases import ensure_base
-    from detbuild.image.needs import read_needs
-    from detbuild.image.resolve import Target, resolve
-    from detbuild.image.table import load_table
-    from detbuild.resources import images_dir
 
-    host = experiment.this_host(session.environ)
-    resolution = resolve(
-        read_needs(ContextSnapshot()),
-        table=load_table(images_dir()),
-        target=Target(gpu=False, python=host.python, machine=host.machine),
-    )
     with view(session.environ) as emit:
-        tag = ensure_base(resolution, session.connect(), emit)
+        tag = ensure_base(session.client, emit)
     click.echo(tag)
 
 
@@ -152,11 +114,11 @@ def bootstrap(session: Session) -> None:
 
     Needs Debian, root and a package mirror, but no registry; takes about 30 seconds.
     """
+    from detbuild.api.images import bootstrap_base
     from detbuild.cli.output import view
-    from detbuild.engine.bases import bootstrap_base
 
     with view(session.environ) as emit:
-        tag = bootstrap_base(session.connect(), emit)
+        tag = bootstrap_base(session.client, emit)
     click.echo(tag)
 
 
@@ -168,20 +130,9 @@ def list_bases(session: Session, /, *, as_json: bool) -> None:
 
     With --json: a list of {"reference", "os", "python", "cuda", "present"}.
     """
-    from detbuild.image.table import load_table
-    from detbuild.resources import images_dir
+    from detbuild.api.images import bases
 
-    engine = session.connect()
-    rows = [
-        {
-            "reference": base.pinned,
-            "os": base.os,
-            "python": base.python,
-            "cuda": base.cuda or None,
-            "present": _is_present(engine, base.pinned),
-        }
-        for base in load_table(images_dir()).bases
-    ]
+    rows = bases(session.client)
     if as_json:
         show_json(rows)
         return
@@ -192,10 +143,6 @@ def list_bases(session: Session, /, *, as_json: bool) -> None:
         "PRESENT": lambda row: "yes" if row["present"] else "",
     }
     show_table(rows, columns, empty="no base images are known")
-
-
-def _is_present(engine: Engine, reference: str) -> bool:
-    return engine.image_id(reference) is not None
 
 
 @click.command(cls=Command)
@@ -228,31 +175,19 @@ def run(session: Session, /, *, trial: tuple[int, int], command: tuple[str, ...]
 def _run_in_image(session: Session, trial: tuple[int, int], command: Sequence[str], slots: int | None) -> int:
     import shutil
 
-    from detbuild.controller.containers import create_shell
+    from detbuild.api.images import run_in_image
     from detbuild.errors import EngineError
-    from detbuild.store.home import Home
 
-    home = Home.open(session.home)
-    folder = home.experiment(trial[0])
+    experiment = session.client.experiment(trial[0])
     if shutil.which("docker", path=session.environ.get("PATH")) is None:
         raise EngineError(
             "command `docker` not found; it attaches this terminal to the container",
             hint="install the Docker CLI; all other commands work without it",
         )
-    engine = session.connect()
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    container = create_shell(
-        engine, home.id, folder, command, trial_id=trial[1], slots=slots, terminal=terminal
-    )
-    try:
+
+    def attach(container: str) -> int:
         words = ["docker", "start", "--attach", "--interactive", container]
-        code = subprocess.run(words, env=dict(session.environ), check=False).returncode
-        state = engine.inspect(container)
-        if state is not None and state.error:  # docker has printed the engine's own message
-            raise EngineError(
-                f"{command[0]} cannot be started in the image of experiment {folder.id}",
-                hint=f"inspect the image with `detbuild shell {folder.id}`",
-            )
-        return code
-    finally:
-        engine.remove(container)
+        return subprocess.run(words, env=dict(session.environ), check=False).returncode
+
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return run_in_image(experiment, command, attach, trial_id=trial[1], slots=slots, terminal=terminal)

@@ -21,8 +21,6 @@ from detbuild.units import counted
 
 if TYPE_CHECKING:
     from detbuild.cli.table import Columns, Row
-    from detbuild.store.home import Home
-    from detbuild.store.registry import Model, Version
 
 name_argument = click.argument("name", metavar="NAME")
 file_argument = click.argument(
@@ -48,8 +46,7 @@ def create(
     as_json: bool,
 ) -> None:
     """Create a model in the registry."""
-    from detbuild.store.home import Home
-    from detbuild.store.registry import Model, create_model
+    from detbuild.api.registry import model_document
 
     try:
         facts = json.loads(metadata)
@@ -57,10 +54,10 @@ def create(
         raise click.UsageError(f"--metadata is not valid JSON: {error}") from None
     if not isinstance(facts, dict):
         raise click.UsageError("--metadata is not a JSON object")
-    model = Model(name=name, created=time.time(), description=description, metadata=facts, labels=labels)
-    create_model(Home.open(session.home), model)
+    models = session.client.models
+    model = models.create(name, description=description, metadata=facts, labels=labels)
     if as_json:
-        show_json(_document(model))
+        show_json(model_document(model))
     else:
         click.echo(name)
 
@@ -75,10 +72,9 @@ def list_(session: Session, /, *, archived: bool, as_json: bool, as_csv: bool) -
 
     With --json: a list of {"name", "description", "metadata", "labels", "archived", "created", "versions"}.
     """
-    from detbuild.store.home import Home
-    from detbuild.store.registry import models
+    from detbuild.api.registry import model_document
 
-    rows = [_document(model) for model in models(Home.open(session.home)) if archived or not model.archived]
+    rows = [model_document(one) for one in session.client.models.all() if archived or not one.archived]
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -99,11 +95,10 @@ def list_(session: Session, /, *, archived: bool, as_json: bool, as_csv: bool) -
 @pass_session
 def describe(session: Session, /, *, name: str, as_json: bool) -> None:
     """Show a model and its versions."""
+    from detbuild.api.registry import model_document
     from detbuild.escaping import visible
-    from detbuild.store.home import Home
-    from detbuild.store.registry import read_model
 
-    document = _document(read_model(Home.open(session.home), name))
+    document = model_document(session.client.models.model(name))
     if as_json:
         show_json(document)
         return
@@ -127,10 +122,9 @@ def list_versions(session: Session, /, *, name: str, as_json: bool, as_csv: bool
 
     With --json: a list of {"version", "checkpoint", "created", "name", "comment", "notes", "metadata"}.
     """
-    from detbuild.store.home import Home
-    from detbuild.store.registry import read_model
+    from detbuild.api.registry import model_document
 
-    rows = _versions(_document(read_model(Home.open(session.home), name)))
+    rows = _versions(model_document(session.client.models.model(name)))
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -153,13 +147,9 @@ def register_version(
 
     A unique prefix of the UUID is enough. Registered checkpoints are never garbage collected.
     """
-    from detbuild.checkpoint.source import register_checkpoint
-    from detbuild.store.home import Home
-
-    home = Home.open(session.home)
-    version = register_checkpoint(home, name, uuid, name=version_name, comment=comment)
+    version = session.client.models.register(name, uuid, version_name=version_name, comment=comment)
     if as_json:
-        show_json(_version(version))
+        show_json(asdict(version))
     else:
         click.echo(version.version)
 
@@ -174,30 +164,17 @@ def register_version(
 def delete(session: Session, /, *, name: str, number: int | None, yes: bool) -> None:
     """Delete a model or one version from the registry; its checkpoints are kept."""
     from detbuild.cli.experiments import confirm
-    from detbuild.store.home import Home
-    from detbuild.store.registry import delete_model, delete_version, read_model
 
-    home = Home.open(session.home)
-    model = read_model(home, name)
+    models = session.client.models
+    model = models.model(name)
     if number is None:
         confirm(f"permanently delete model {name} with {counted(len(model.versions), 'version')}", yes=yes)
-        delete_model(home, name)
+        models.delete(name)
     else:
         model.version(number)
         confirm(f"permanently delete version {number} of model {name}", yes=yes)
-        delete_version(home, name, number)
+        models.delete_version(name, number)
     click.echo(f"deleted {name}{'' if number is None else f':{number}'}", err=True)
-
-
-def _document(model: Model) -> dict[str, object]:
-    versions = [_version(one) for one in model.versions]
-    document = {**asdict(model), "labels": list(model.labels), "versions": versions}
-    del document["last_version"]
-    return document
-
-
-def _version(version: Version) -> dict[str, object]:
-    return asdict(version)
 
 
 def _versions(document: Row) -> list[dict[str, object]]:
@@ -227,15 +204,8 @@ def _created(row: Row) -> str:
 @pass_session
 def create_template(session: Session, /, *, name: str, file: Path) -> None:
     """Create a config template from a file."""
-    from detbuild.errors import ConfigError
-    from detbuild.store.registry import template_file
-
-    home = _home(session)
-    if template_file(home, name).exists():
-        raise ConfigError(
-            f"template {name} already exists", hint=f"replace it with `detbuild template set {name} FILE`"
-        )
-    _keep(home, name, file)
+    session.client.templates.write(name, file, replace=False)
+    click.echo(name)
 
 
 @click.command("set", cls=Command)
@@ -244,7 +214,8 @@ def create_template(session: Session, /, *, name: str, file: Path) -> None:
 @pass_session
 def set_(session: Session, /, *, name: str, file: Path) -> None:
     """Create a config template, or replace the one of that name."""
-    _keep(_home(session), name, file)
+    session.client.templates.write(name, file)
+    click.echo(name)
 
 
 @click.command(cls=Command)
@@ -252,9 +223,7 @@ def set_(session: Session, /, *, name: str, file: Path) -> None:
 @pass_session
 def describe_template(session: Session, /, *, name: str) -> None:
     """Print a template as written."""
-    from detbuild.store.registry import read_template
-
-    click.echo(read_template(_home(session), name), nl=False)
+    click.echo(session.client.templates.read(name), nl=False)
 
 
 @click.command("list", cls=Command)
@@ -267,12 +236,10 @@ def list_templates(session: Session, /, *, as_json: bool, as_csv: bool, details:
 
     With --json: a list of {"name", "file"}, with --details "text" too.
     """
-    from detbuild.store.registry import read_template, template_file, template_names
-
-    home = _home(session)
-    rows = [{"name": name, "file": str(template_file(home, name))} for name in template_names(home)]
+    templates = session.client.templates
+    rows = [{"name": name, "file": str(templates.file(name))} for name in templates.names()]
     if details:
-        rows = [{**row, "text": read_template(home, row["name"])} for row in rows]
+        rows = [{**row, "text": templates.read(row["name"])} for row in rows]
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -291,30 +258,5 @@ def list_templates(session: Session, /, *, as_json: bool, as_csv: bool, details:
 @pass_session
 def remove(session: Session, /, *, name: str) -> None:
     """Remove a template; experiments created with it do not change."""
-    from detbuild.store.registry import remove_template
-
-    remove_template(_home(session), name)
+    session.client.templates.remove(name)
     click.echo(f"removed {name}", err=True)
-
-
-def _keep(home: Home, name: str, file: Path) -> None:
-    from detbuild.config.yaml import read_document
-    from detbuild.errors import ConfigError
-    from detbuild.store.registry import write_template
-
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {file}: {error}") from error
-    if not isinstance(read_document(text, str(file)).plain(), dict):
-        raise ConfigError(
-            f"{file} is not a map of config fields", hint="write fields of an experiment config into it"
-        )
-    write_template(home, name, text)
-    click.echo(name)
-
-
-def _home(session: Session) -> Home:
-    from detbuild.store.home import Home
-
-    return Home.open(session.home)
