@@ -47,6 +47,10 @@ class Checkpoint:
         validation = self.found.checkpoint.validation
         return validation.metrics if validation else {}
 
+    def goal(self) -> Goal:
+        """Return the searcher's metric of its experiment, and its direction."""
+        return goal_of(self.folder.header())
+
     def document(self) -> Document:
         """Return one element of `detbuild checkpoint list --json`."""
         return documents.checkpoint(self.found)

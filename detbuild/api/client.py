@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from detbuild.api.registry import Models, Templates
     from detbuild.api.trial import Trial
     from detbuild.events import Emit
+    from detbuild.store.experiment_dir import ExperimentFolder
 
 
 class Client(Connection):
@@ -67,13 +68,13 @@ class Client(Connection):
                 if not trial.ended:
                     yield documents.task(state.header.id, trial)
 
-    def trial(self, experiment_id: int, trial_id: int) -> Trial:
-        """Return a trial.
+    def trial(self, experiment_id: int, trial_id: int, *, progress: bool = True) -> Trial:
+        """Return a trial; without `progress` by the journal alone.
 
         Raises:
             ConfigError: It does not exist.
         """
-        return self.experiment(experiment_id).trial(trial_id)
+        return self.experiment(experiment_id).trial(trial_id, progress=progress)
 
     def checkpoint(self, uuid: str) -> Checkpoint:
         """Return a checkpoint of any experiment by its UUID or a unique prefix of it.
@@ -84,6 +85,16 @@ class Client(Connection):
         from detbuild.api.checkpoint import find
 
         return find(self, uuid)
+
+    def newest_checkpoint(self, label: str) -> str | None:
+        """Return the newest complete checkpoint of the last experiment with the label that has one."""
+        from detbuild.checkpoint.find import checkpoints_of
+
+        def newest(folder: ExperimentFolder) -> str:
+            found = checkpoints_of(folder) if label in folder.header().labels else ()
+            return next((each.checkpoint.uuid for each in found if each.state == "COMPLETED"), "")
+
+        return next(filter(None, self.home.each(newest, self.emit)), None)
 
     @property
     def models(self) -> Models:

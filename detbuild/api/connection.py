@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from detbuild.store.home import Home
 
 
+def docker_engine() -> Engine:
+    """Connect to the Docker Engine of the environment."""
+    from detbuild.engine.docker import DockerEngine
+
+    return DockerEngine()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Connection:
     """The home and the engine that a client and its handles act on."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from detbuild.store.annotations import read_attributes
-from detbuild.store.cache import summarize
+from detbuild.store.cache import Summary, summarize
 from detbuild.store.home import is_deleting
 from detbuild.store.state import State
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from detbuild.checkpoint.find import Found
     from detbuild.store.annotations import Attributes
-    from detbuild.store.cache import Summary
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.metrics import Measurement
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._contract.records import Validation
 
+__all__ = ["Document", "Listed", "Summary"]
 Document = dict[str, object]
 
 

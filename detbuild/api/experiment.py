@@ -107,13 +107,13 @@ class Experiment:
             limits.read_only_root,
         )
 
-    def trial(self, number: int) -> Trial:
-        """Return one trial.
+    def trial(self, number: int, *, progress: bool = True) -> Trial:
+        """Return one trial; without `progress` by the journal alone.
 
         Raises:
             ConfigError: It does not exist.
         """
-        return read_trial(self.connection, self.folder, number)
+        return read_trial(self.connection, self.folder, number, progress=progress)
 
     def trial_of(self, state: TrialState) -> Trial:
         """Return the handle of a trial whose state was read already."""
@@ -224,11 +224,11 @@ class Experiment:
 
         return wait(self.connection.home, self.id, self.connection.emit)
 
-    def watcher(self) -> RequestWatcher:
+    def watcher(self, emit: Emit) -> RequestWatcher:
         """Return a watchdog that restarts its controller while a caller waits for its end."""
         from detbuild.controller.requests import RequestWatcher
 
-        return RequestWatcher(self.folder, self.connection.emit)
+        return RequestWatcher(self.folder, emit)
 
     def needs_activation(self) -> bool:
         """Whether it is paused without a pending request, so that waiting for its end may never return."""

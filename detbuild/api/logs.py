@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from detbuild.store.logs import LogFile, LogFilter, TrialLines, some
+from detbuild.store.logs import STREAMS, Level, LogFile, LogFilter, LogLine, TrialLines, some
 from detbuild.store.state import fold
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from detbuild.store.experiment_dir import ExperimentFolder
-    from detbuild.store.logs import LogLine
     from detbuild.store.state import ExperimentState
 
+__all__ = ["STREAMS", "Level", "LineRange", "LogFilter", "LogLine", "TrialLogs"]
 _POLL: Final = 0.2  # seconds between polls of growing files
 
 

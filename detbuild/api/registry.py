@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from detbuild.api.documents import Document
     from detbuild.store.home import Home
 
+__all__ = ["Model", "Models", "Templates", "Version", "model_document"]
+
 
 @dataclass(frozen=True, slots=True)
 class Models:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.api.connection import Connection
-    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.api.logs import TrialLogs
+    from detbuild.store.experiment_dir import ExperimentFolder, Header
     from detbuild.store.state import TrialState
     from determined._contract.untrusted import UntrustedDir
 
@@ -37,6 +38,16 @@ class Trial:
     @property
     def experiment_id(self) -> int:
         return self.folder.id
+
+    def header(self) -> Header:
+        """Return what was submitted as its experiment."""
+        return self.folder.header()
+
+    def logs(self) -> TrialLogs:
+        """Return its logs."""
+        from detbuild.api.logs import TrialLogs
+
+        return TrialLogs(self.folder, self.id)
 
     def document(self, *, measurements: bool = False) -> documents.Document:
         """Return one element of "trials" of `detbuild describe --json`."""
@@ -110,8 +121,16 @@ class Trial:
         return self.folder.run(self.id, run).files
 
 
-def read_trial(connection: Connection, folder: ExperimentFolder, number: int) -> Trial:
+def read_trial(
+    connection: Connection, folder: ExperimentFolder, number: int, *, progress: bool = True
+) -> Trial:
     """Read one trial without its siblings, of which there may be thousands.
+
+    Args:
+        connection: Receives a warning of a damaged journal.
+        folder: Its experiment.
+        number: Its number in the experiment.
+        progress: Read its metrics and checkpoints too.
 
     Raises:
         ConfigError: It does not exist.
@@ -126,5 +145,7 @@ def read_trial(connection: Connection, folder: ExperimentFolder, number: int) ->
         there = ", ".join(map(str, state.trials)) or "none yet"
         raise ConfigError(f"experiment {folder.id} has no trial {number}", hint=f"its trials: {there}")
     trial, goal = state.trials[number], Goal(header.metric, header.smaller_is_better)
-    progress = trial_progress(run_records(folder, trial), goal, folded.stored)
-    return Trial(connection, folder, replace(trial, progress=progress))
+    if progress:
+        found = trial_progress(run_records(folder, trial), goal, folded.stored)
+        trial = replace(trial, progress=found)
+    return Trial(connection, folder, trial)

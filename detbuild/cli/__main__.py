@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from detbuild.api.connection import docker_engine
 from detbuild.cli.arguments import Session
 from detbuild.cli.terminal import guarded
 from detbuild.errors import DetbuildError
@@ -18,8 +19,6 @@ from determined._contract.run_info import home_of, private
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from detbuild.engine.protocol import Engine
 
 INTERRUPTED = 130
 _GARBAGE = 50_000  # objects between two collections: imports create many and free few
@@ -75,13 +74,7 @@ def run(group: click.Group, name: str, argv: Sequence[str], session: Session) ->
 
 
 def _session() -> Session:
-    return Session(home=home_of(os.environ), environ=dict(os.environ), connect=_connect)
-
-
-def _connect() -> Engine:
-    from detbuild.engine.docker import DockerEngine
-
-    return DockerEngine()
+    return Session(home=home_of(os.environ), environ=dict(os.environ), connect=docker_engine)
 
 
 def _print_error(cause: str, hint: str, details: Sequence[str] = ()) -> None:

@@ -262,7 +262,9 @@ COMMANDS: dict[str, Verb | Noun] = {
         "Check experiment configs or write their schema.",
         {
             "check": Verb("detbuild.cli.config:check", "Check a config and print it with defaults."),
-            "schema": Verb("detbuild.cli.config:schema", "Write the JSON Schema of experiment configs."),
+            "schema": Verb(
+                "detbuild.cli.config:write_schema", "Write the JSON Schema of experiment configs."
+            ),
         },
     ),
     "preview-search": Verb(
@@ -270,7 +272,7 @@ COMMANDS: dict[str, Verb | Noun] = {
         "Show the trials that a search plans.",
     ),
     "render": Verb("detbuild.cli.create:render", "Print the Dockerfile and plan; build nothing."),
-    "build": Verb("detbuild.cli.create:build", "Build the image and print its ID."),
+    "build": Verb("detbuild.cli.create:build_image", "Build the image and print its ID."),
     "image": Noun(
         "List or prune experiment images.",
         {

@@ -49,25 +49,14 @@ def check(
     and column. With --json: {"config", "sources": {path of a value: source}}; a source is file:line, a
     template, the host's config.yaml, an option, or "default".
     """
-    from detbuild.cli.output import no_output, working
-    from detbuild.config.host import host_config
-    from detbuild.config.parse import trace_config, values, written
-    from detbuild.config.rewrite import warnings_for
-    from detbuild.config.sources import template_layers
-    from detbuild.config.yaml import dotted
+    from detbuild.api import config as configs
 
     check_config_file(config)
-    host = host_config(session.home)
-    with working(f"reading {config}"):
-        traced = trace_config(config, overrides, (*template_layers(session.home, templates), *host.layers))
-    for warning in (*warnings_for(traced.config), *host.warnings()):
-        no_output(warning)
-    shown = traced.config.resolved() if show_secrets else traced.config.masked()
+    checked = configs.check(session.client, config, overrides, templates, show_secrets=show_secrets)
     if as_json:
-        sources = {dotted(value.path): value.source for value in values(traced, shown)}
-        show_json({"config": shown, "sources": sources}, show_secrets=show_secrets)
+        show_json({"config": checked.shown, "sources": checked.sources}, show_secrets=show_secrets)
     else:
-        click.echo(written(values(traced, shown)), nl=False)
+        click.echo(checked.text, nl=False)
 
 
 @click.command(cls=Command)
@@ -76,14 +65,11 @@ def check(
 @pass_session
 def config(session: Session, *, experiment_id: int, show_secrets: bool) -> None:
     """Print an experiment's config with defaults; secrets and values of variables are masked."""
-    from detbuild.store.experiment_dir import config_of
-    from detbuild.store.home import Home
-
-    found = config_of(Home.open(session.home).experiment(experiment_id))
-    show_json(found.resolved() if show_secrets else found.masked(), show_secrets=show_secrets)
+    found = session.client.experiment(experiment_id).config(masked=not show_secrets)
+    show_json(found, show_secrets=show_secrets)
 
 
-@click.command(cls=Command)
+@click.command("schema", cls=Command)
 @click.option(
     "-o",
     "--output",
@@ -92,15 +78,15 @@ def config(session: Session, *, experiment_id: int, show_secrets: bool) -> None:
     show_default=True,
     help="Output file; - is stdout.",
 )
-def schema(*, output: Path) -> None:
+def write_schema(*, output: Path) -> None:
     """Write the JSON Schema of experiment configs, for editors.
 
     Reference it in the first line of a config: `# yaml-language-server: $schema=FILE`.
     """
-    from detbuild.config.schema import experiment_schema
+    from detbuild.api.config import schema
     from detbuild.store.files import write_output
 
-    text = json_text(experiment_schema())
+    text = json_text(schema())
     if str(output) == "-":
         click.echo(text)
         return
@@ -127,14 +113,10 @@ def preview_search(
 
     The plan assumes equally good trials; trials of one bracket compete with each other.
     """
-    from detbuild.config.host import host_config
-    from detbuild.config.parse import load_config
-    from detbuild.config.sources import template_layers
-    from detbuild.search.preview import preview
+    from detbuild.api.config import preview
 
     check_config_file(config)
-    below = (*template_layers(session.home, templates), *host_config(session.home).layers)
-    planned = preview(load_config(config, overrides, below))
+    planned = preview(session.client, config, overrides, templates)
     rows = [asdict(row) for row in planned.rows]
     if as_json:
         show_json({"unit": planned.unit, "rows": rows, "trials": planned.trials, "total": planned.total})

@@ -3,8 +3,6 @@
 `detbuild render` and `detbuild build`: an image without an experiment.
 
 `detbuild context`: which files go into the image, and which rule excludes the others.
-
-Build the submit request of `create`, `build` and `render`.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import click
 from detbuild.cli.arguments import (
     Session,
     any_context_option,
+    check_config_file,
     config_argument,
     directory_argument,
     include_option,
@@ -32,16 +31,12 @@ from detbuild.escaping import visible
 from detbuild.units import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from detbuild.config.host import HostConfig
     from detbuild.context.walk import Kept, LeftOut, Listing
-    from detbuild.engine.protocol import ContainerSpec
     from detbuild.events import Emit, Event
     from detbuild.experiment import SubmitRequest
-    from detbuild.store.home import Home
     from detbuild.store.state import ExperimentState
-    from determined._contract.run_info import RunInfo
 
 # Options of Determined's command that have no effect here -> what to do instead.
 _ELSEWHERE = {
@@ -126,7 +121,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
     Ctrl-C detaches, and the experiment keeps running. The exit code is then 0 if the experiment completed, 6
     if it ended in error, 7 if it was canceled.
     """
-    from dataclasses import replace
+    from detbuild.api.submission import request_file
 
     if local and dry_run:
         raise click.UsageError("--local cannot be combined with --dry-run: it builds no image")
@@ -136,10 +131,14 @@ def create(  # noqa: PLR0913  (one parameter an option)
         raise click.UsageError("--run-startup-hooks requires --local: a container always runs them")
     if paused and (local or follow or test):
         raise click.UsageError("--paused cannot be combined with --local, --follow or --test")
-    request = order_of(session.home, config, overrides, templates, local=local)
-    request = replace(
-        request,
-        context_dir=directory,
+    check_config_file(config)
+    request = request_file(
+        session.client,
+        config,
+        directory,
+        overrides=overrides,
+        templates=templates,
+        local=local,
         includes=includes,
         test_mode=test,
         allow_any_context=allow_any_context,
@@ -162,32 +161,26 @@ class Creation:
 
     def run(self, request: SubmitRequest, *, local: bool, follow: bool) -> int:
         from detbuild.cli.output import view
-        from detbuild.store.home import Home
 
-        home = Home.open(self.session.home)
         try:
             with view(self.session.environ, quiet=self.quiet) as emit:
                 act = self._train_here if local else self._submit
-                state = act(request, home, self._recording(emit), follow=follow)
+                state = act(request, self._recording(emit), follow=follow)
         except KeyboardInterrupt:
             return self._detach()
         return self._end(state) if state else self._leave()
 
-    def _submit(
-        self, request: SubmitRequest, home: Home, emit: Emit, *, follow: bool
-    ) -> ExperimentState | None:
-        from detbuild import experiment
+    def _submit(self, request: SubmitRequest, emit: Emit, *, follow: bool) -> ExperimentState | None:
+        from detbuild.api.submission import submit
 
-        host = experiment.this_host(self.session.environ)
-        engine = self.session.connect()
-        submission = experiment.prepare(request, host, home, emit, engine=engine)
-        id_ = experiment.submit(submission, host, home, emit, engine=engine, paused=self.paused)
-        return experiment.follow(home, id_, emit) if follow else None
+        client = self.session.client
+        id_ = submit(client, request, emit, paused=self.paused)
+        return client.experiment(id_).follow(emit) if follow else None
 
-    def _train_here(self, request: SubmitRequest, home: Home, emit: Emit, *, follow: bool) -> ExperimentState:  # noqa: ARG002  (always to the end)
-        from detbuild import experiment
+    def _train_here(self, request: SubmitRequest, emit: Emit, *, follow: bool) -> ExperimentState:  # noqa: ARG002  (always to the end)
+        from detbuild.api.submission import run_local
 
-        return experiment.run_local(request, experiment.this_host(self.session.environ), home, emit)
+        return run_local(self.session.client, request, emit)
 
     def _recording(self, emit: Emit) -> Emit:
         from detbuild.events import ExperimentCreated
@@ -250,14 +243,22 @@ def render(
     computes them. With --json: {"tag", "base_image", "why", "dockerfile", "labels", "context" (as
     `detbuild context --json`), "container", "run"}.
     """
-    from dataclasses import replace
+    from detbuild.api.submission import request_file
 
-    request = order_of(session.home, config, overrides, templates)
-    request = replace(request, context_dir=directory, includes=includes, allow_any_context=allow_any_context)
+    check_config_file(config)
+    request = request_file(
+        session.client,
+        config,
+        directory,
+        overrides=overrides,
+        templates=templates,
+        includes=includes,
+        allow_any_context=allow_any_context,
+    )
     show_plan(session, request, as_json=as_json, show_secrets=show_secrets)
 
 
-@click.command(cls=Command)
+@click.command("build", cls=Command)
 @config_argument
 @directory_argument
 @include_option
@@ -267,7 +268,7 @@ def render(
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID only.")
 @pass_session
-def build(
+def build_image(
     session: Session,
     /,
     *,
@@ -284,26 +285,25 @@ def build(
 
     With --json: {"image", "tag"}.
     """
-    from dataclasses import replace
-
-    from detbuild import experiment
+    from detbuild.api.submission import build, request_file
     from detbuild.cli.output import no_output, view
-    from detbuild.store.home import Home
 
-    home, host = Home.open(session.home), experiment.this_host(session.environ)
-    engine = session.connect()
+    check_config_file(config)
     with view(session.environ) as show:
-        emit = no_output if quiet else show
-        request = order_of(session.home, config, overrides, templates)
-        request = replace(
-            request, context_dir=directory, includes=includes, allow_any_context=allow_any_context
+        request = request_file(
+            session.client,
+            config,
+            directory,
+            overrides=overrides,
+            templates=templates,
+            includes=includes,
+            allow_any_context=allow_any_context,
         )
-        submission = experiment.prepare(request, host, home, emit, engine=engine)
-        image = experiment.build_image(submission, host, home, emit, engine=engine)
+        image, tag = build(session.client, request, no_output if quiet else show)
     if as_json:
-        show_json({"image": image, "tag": submission.plan.tag})
+        show_json({"image": image, "tag": tag})
     else:
-        click.echo(image if quiet else f"{image}  {submission.plan.tag}")
+        click.echo(image if quiet else f"{image}  {tag}")
 
 
 def show_plan(
@@ -318,68 +318,23 @@ def show_plan(
         show_secrets: Mask nothing.
         of_this_host: Fail if a bind mount cannot be mounted on this host.
     """
-    from detbuild import experiment
-    from detbuild.cli.output import no_output
-    from detbuild.runtime.limits import cpu_limit_text, memory_limit_text
-    from detbuild.store.home import Home
+    from detbuild.api.submission import plan, plan_document
 
-    host = experiment.this_host(session.environ)
-    submission = experiment.prepare(request, host, Home.open(session.home), no_output, engine=None)
-    if of_this_host:
-        experiment.check_mounts_of(submission)
-    plan, custom = submission.plan, submission.config.searcher.name == "custom"
-    run, container = _shown(*experiment.planned_run(submission, host), show_secrets=show_secrets)
-    if custom:
-        run["hparams"] = None
+    planned = plan(session.client, request, show_secrets=show_secrets, of_this_host=of_this_host)
     if as_json:
-        show_json(
-            {
-                "tag": plan.tag,
-                "base_image": plan.base_image,
-                "why": submission.resolution.reason,
-                "dockerfile": plan.dockerfile,
-                "labels": dict(plan.labels),
-                "context": document(submission.listing),
-                "container": container,
-                "run": run,
-            },
-            show_secrets=show_secrets,
-        )
+        show_json(plan_document(planned), show_secrets=show_secrets)
         return
-    click.echo(f"# {plan.tag}\n# {submission.resolution.reason}\n\n{plan.dockerfile}")
+    click.echo(f"# {planned.tag}\n# {planned.why}\n\n{planned.dockerfile}")
     click.echo("# context")
-    for line in lines(submission.listing):
+    for line in lines(planned.listing):
         click.echo(line)
-    click.echo("\n# limits of a trial")
-    resources = submission.config.resources
-    click.echo(f"memory  {memory_limit_text(resources.memory)}\nCPU     {cpu_limit_text(resources.cpus)}")
+    click.echo(f"\n# limits of a trial\nmemory  {planned.memory}\nCPU     {planned.cpus}")
     click.echo("\n# container of the first run")
-    show_json(container, show_secrets=show_secrets)
+    show_json(planned.container, show_secrets=show_secrets)
     click.echo("\n# run parameters (run.json)")
-    if custom:
+    if planned.custom:
         click.echo("# hparams: computed by the custom search at run time")
-    show_json(run, show_secrets=show_secrets)
-
-
-def _shown(
-    run: RunInfo, container: ContainerSpec, *, show_secrets: bool
-) -> tuple[dict[str, object], dict[str, object]]:
-    from dataclasses import asdict
-
-    from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.secrets import mask
-    from detbuild.credentials import MASK, masked_urls_in
-    from determined._contract.run_info import RUN_DIR_VARIABLE
-
-    parameters, spec = asdict(run), asdict(container)
-    if show_secrets:
-        return parameters, spec
-    parameters = {key: masked_urls_in(value) for key, value in parameters.items()}
-    parameters["config"] = mask(run.config, ExperimentConfig)
-    parameters["startup_hook"] = MASK if run.startup_hook else ""
-    spec = {key: masked_urls_in(value) for key, value in spec.items()}
-    spec["env"] = {name: value if name == RUN_DIR_VARIABLE else MASK for name, value in container.env.items()}
-    return parameters, spec
+    show_json(planned.run, show_secrets=show_secrets)
 
 
 @click.command(cls=Command)
@@ -397,29 +352,17 @@ def context(
     With --json: {"files", "size", "kept": [{"path", "kind", "size"}],
     "left_out": [{"path", "rule", "where"}], "warnings": [{"message", "hint"}]}.
     """
-    from detbuild.cli.output import no_output
-    from detbuild.context.walk import listing
+    from detbuild.api.submission import listing, listing_document
 
-    home = session.environ.get("HOME")
-    found = listing(directory, includes, home=Path(home) if home else None, emit=no_output)
+    client = session.client
+    found = listing(client, directory, includes)
     if as_json:
-        show_json(document(found))
+        show_json(listing_document(found))
         return
     for warning in found.warnings:
-        no_output(warning)
+        client.emit(warning)
     for line in lines(found, everything=everything):
         click.echo(line)
-
-
-def document(found: Listing) -> dict[str, object]:
-    """Return a listing as `--json` prints it."""
-    return {
-        "files": found.files,
-        "size": found.size,
-        "kept": [entry._asdict() for entry in found.kept],
-        "left_out": [entry._asdict() for entry in found.left_out],
-        "warnings": [{"message": warning.message, "hint": warning.hint} for warning in found.warnings],
-    }
 
 
 def lines(found: Listing, *, everything: bool = False) -> Iterator[str]:
@@ -448,49 +391,3 @@ def _kept(entry: Kept) -> str:
 def _left_out(entry: LeftOut) -> str:
     why = f"`{visible(entry.rule)}`, {visible(entry.where)}" if entry.rule else visible(entry.where)
     return f"{'out':>9}  {visible(entry.path)}  ({why})"
-
-
-def order_of(
-    home: Path, config: Path, overrides: Sequence[str], templates: Sequence[str], *, local: bool = False
-) -> SubmitRequest:
-    """Read a config, its templates and the host config; the caller sets the context directory.
-
-    Args:
-        home: `$DETBUILD_HOME`.
-        config: The file.
-        overrides: Values of `--config`.
-        templates: Values of `--template`.
-        local: Ignore the host's defaults for containers, except its startup hook.
-
-    Raises:
-        ConfigError: One of these is invalid.
-    """
-    from detbuild.cli.arguments import check_config_file
-    from detbuild.cli.output import working
-    from detbuild.config.host import host_config
-    from detbuild.config.parse import trace_text
-    from detbuild.config.sources import read_text, template_layers
-    from detbuild.experiment import SubmitRequest
-
-    check_config_file(config)
-    host = _of_local_run(home) if local else host_config(home)
-    below = (*template_layers(home, templates), *host.layers)
-    text = read_text(config, "experiment config")
-    with working(f"reading {config}"):
-        traced = trace_text(text, source=str(config), overrides=overrides, below=below)
-    return SubmitRequest(
-        config=traced.config, text=text, context_dir=Path(), host_config=host, place=traced.place
-    )
-
-
-def _of_local_run(home: Path) -> HostConfig:
-    """Keep only the startup hook of the host config; a local run ignores its other errors."""
-    from dataclasses import replace
-
-    from detbuild.config.host import NO_HOST_CONFIG, host_config
-    from detbuild.errors import ConfigError
-
-    try:
-        return replace(NO_HOST_CONFIG, startup_hook=host_config(home).startup_hook)
-    except ConfigError:
-        return NO_HOST_CONFIG

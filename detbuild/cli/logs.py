@@ -20,7 +20,7 @@ from detbuild.jsontext import json_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from detbuild.store.logs import LogFilter, LogLine
+    from detbuild.api.logs import LogFilter, LogLine
 
 _LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -86,7 +86,7 @@ FILTERS: Final = (
 
 def log_filter(filters: Mapping[str, object], *, only_stderr: bool) -> LogFilter:
     """Return the filter that the options of a command describe."""
-    from detbuild.store.logs import STREAMS, Level, LogFilter
+    from detbuild.api.logs import STREAMS, Level, LogFilter
 
     level, before, after = filters["level"], filters["before"], filters["after"]
     stdtypes = tuple(map(str, _tuple(filters["stdtypes"])))

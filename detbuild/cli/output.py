@@ -34,15 +34,6 @@ def view(environ: Mapping[str, str], *, quiet: bool = False) -> Iterator[Emit]:
         yield SearchLines(echo).emit
 
 
-@contextmanager
-def working(what: str) -> Iterator[None]:
-    """Print a slow step on stderr while it runs."""
-    from detbuild.events import heartbeat
-
-    with heartbeat(no_output, lambda: what):
-        yield
-
-
 def only_id(event: Event) -> None:
     """Print for `-q`: the ID on stdout, warnings on stderr, nothing else."""
     from detbuild.events import ExperimentCreated, Warned

@@ -10,23 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detbuild.checkpoint.download import download
-from detbuild.checkpoint.find import checkpoints_of, files_of, find_checkpoint
-from detbuild.controller import checkpoints
 from detbuild.jsontext import json_text
 from detbuild.sdk import host
 from detbuild.sdk.enums import CheckpointSortBy, CheckpointState, DownloadMode, ModelFramework, OrderBy
-from detbuild.store.annotations import change_metadata, metadata_of
-from detbuild.store.experiment_dir import config_of
-from detbuild.store.metrics import measurements
-from detbuild.store.records import RecordFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from detbuild.checkpoint.find import Found
-    from detbuild.store.experiment_dir import ExperimentFolder
-    from determined._contract.records import Line
+    from detbuild.api import checkpoint, experiment, trial
 
 _METADATA_FILE = "metadata.json"
 SortBy = str | CheckpointSortBy | None
@@ -58,59 +49,58 @@ class Checkpoint:
         training: Its trial.
     """
 
-    def __init__(self, found: Found, folder: ExperimentFolder) -> None:
-        self._folder = folder
-        self._take(found)
+    def __init__(self, checkpoint: checkpoint.Checkpoint) -> None:
+        self._take(checkpoint)
 
-    def _take(self, found: Found) -> None:
-        self._found = found
+    def _take(self, checkpoint: checkpoint.Checkpoint) -> None:
+        self._checkpoint, found = checkpoint, checkpoint.found
         self.uuid = found.checkpoint.uuid
         self.state = CheckpointState[found.state]
         self.experiment_id = found.experiment_id
         self.trial_id = f"{found.experiment_id}/{found.trial_id}"
         self.steps_completed = found.checkpoint.steps_completed
-        validation = found.checkpoint.validation
-        self.validation_metrics: Mapping[str, object] = dict(validation.metrics) if validation else {}
+        self.validation_metrics: Mapping[str, object] = dict(checkpoint.metrics)
 
     def reload(self) -> None:
         """Read state, metadata and resources again."""
         with host.found():
-            self._take(find_checkpoint(host.home(), self.uuid))
-        for name in ("_line", "metadata", "resources"):
+            self._take(host.client().checkpoint(self.uuid))
+        for name in ("metadata", "resources"):
             self.__dict__.pop(name, None)
 
     @cached_property
     def training(self) -> CheckpointTrainingMetadata:
         with host.explained():
-            trials = host.experiment_state(self._folder).trials
-            metrics = self.validation_metrics
+            own = host.client().experiment(self.experiment_id)
+            trials, metrics = own.journaled().trials, self.validation_metrics
             return CheckpointTrainingMetadata(
-                experiment_config=config_of(self._folder).resolved(),
+                experiment_config=own.config(),
                 experiment_id=self.experiment_id,
                 trial_id=self.trial_id,
-                hparams=dict(trials[self._found.trial_id].hparams),
+                hparams=dict(trials[self._checkpoint.found.trial_id].hparams),
                 validation_metrics={"avgMetrics": metrics} if metrics else {},
             )
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
         with host.explained():
-            return metadata_of(self._folder.path, self.uuid, self._stored_metadata)
+            return self._checkpoint.metadata()
 
     @cached_property
     def resources(self) -> Mapping[str, int]:
         with host.explained():
-            return dict(files_of(host.home(), self._found))
+            return dict(self._checkpoint.contents())
 
     @property
     def report_time(self) -> datetime | None:
-        return datetime.fromtimestamp(self._line.time, timezone.utc) if self._line else None
+        reported = self._checkpoint.reported
+        return None if reported is None else datetime.fromtimestamp(reported, timezone.utc)
 
     @cached_property
     def searcher(self) -> tuple[str, bool]:
         """The searcher's metric, and whether smaller is better."""
-        header = self._folder.header()
-        return header.metric, header.smaller_is_better
+        goal = self._checkpoint.goal()
+        return goal.metric, goal.smaller_is_better
 
     def download(self, path: str | None = None, mode: DownloadMode | str = DownloadMode.AUTO) -> str:
         """Copy and verify it into a directory, and return the directory's path.
@@ -126,7 +116,7 @@ class Checkpoint:
         directory = Path(path) if path is not None else Path("checkpoints", self.uuid)
         if not (directory / _METADATA_FILE).exists():
             with host.explained():
-                download(self._found, directory)
+                self._checkpoint.download(directory)
         return str(directory)
 
     def delete(self) -> None:
@@ -143,7 +133,7 @@ class Checkpoint:
 
     def _remove(self, globs: Sequence[str]) -> None:
         with host.explained():
-            checkpoints.delete(host.home(), [self.uuid], globs)
+            host.client().delete_checkpoints([self.uuid], globs)
         self.reload()
 
     def write_metadata_file(self, path: str) -> None:
@@ -212,28 +202,16 @@ class Checkpoint:
 
     def _annotate(self, change: Any) -> None:
         with host.explained():
-            self.metadata = change_metadata(self._folder.path, self.uuid, self._stored_metadata, change)
-
-    @property
-    def _stored_metadata(self) -> Mapping[str, object]:
-        record = self._line.record if self._line else None
-        return dict(getattr(record, "metadata", {}))
-
-    @cached_property
-    def _line(self) -> Line | None:
-        """Return the record of its run."""
-        run = self._folder.run(self._found.trial_id, self._found.checkpoint.run)
-        lines = RecordFile(run).rest()
-        return next((line for line in lines if getattr(line.record, "uuid", "") == self.uuid), None)
+            self.metadata = self._checkpoint.change_metadata(change)
 
     def __repr__(self) -> str:
         return f"Checkpoint(uuid={self.uuid!r}, trial_id={self.trial_id!r}, state={self.state.name})"
 
 
-def checkpoints_in(folder: ExperimentFolder, trial_id: int | None = None) -> list[Checkpoint]:
-    """Return all checkpoints of an experiment, or of one of its trials, newest first."""
+def checkpoints_in(found: experiment.Experiment | trial.Trial) -> list[Checkpoint]:
+    """Return all checkpoints of an experiment or of a trial, newest first."""
     with host.explained():
-        return [Checkpoint(one, folder) for one in checkpoints_of(folder) if trial_id in {None, one.trial_id}]
+        return [Checkpoint(one) for one in found.checkpoints()]
 
 
 @dataclass(frozen=True)
@@ -253,9 +231,8 @@ def iter_trial_metrics(trial_ids: Sequence[host.TrialId], group: str | None = No
     """Yield the metrics that the trials have reported so far, one trial after another, each in order."""
     for numbers in [host.trial_numbers(one) for one in trial_ids]:
         with host.found():
-            folder = host.home().experiment(numbers[0])
-            state = host.journal_state(folder, numbers[1])
-        for one in measurements(folder, state, group or ""):
+            found = host.client().trial(*numbers, progress=False)
+        for one in found.measurements(group or ""):
             yield TrialMetrics(
                 trial_id=f"{numbers[0]}/{numbers[1]}",
                 trial_run_id=one.run,

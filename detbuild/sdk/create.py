@@ -19,14 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.config.host import host_config
-from detbuild.config.hyperparameters import sample
-from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping, parse_config
-from detbuild.config.sources import read_text, template_layers
+from detbuild.api import config as configs
+from detbuild.api import submission
 from detbuild.errors import CanceledError, ConfigError, ExperimentError
 from detbuild.events import Event, RunRecord
-from detbuild.experiment import SubmitRequest, follow, prepare, run_here, this_host
-from detbuild.experiment import submit as send
 from detbuild.sdk import host
 from determined._contract.errors import InvalidTrialError
 from determined._contract.records import Stage, StageEntered
@@ -38,10 +34,7 @@ from determined.experimental._say import LOG, logged
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.sources import Layer
-    from detbuild.events import Emit
-    from detbuild.store.home import Home
+    from detbuild.api.config import ExperimentConfig
     from detbuild.store.state import ExperimentState
     from determined._run.outcome import Outcome
 
@@ -125,7 +118,7 @@ def create_trial_instance(
             context_dir=str(Path.cwd()),
             context_name=Path.cwd().name,
             checkpoint_dir=str(directory),
-            hparams=sample(parsed.hyperparameters, seed) if hparams is None else hparams,
+            hparams=configs.sampled(parsed, seed) if hparams is None else hparams,
             config=parsed.resolved(),
         )
         trial: object = trial_def(runner.context_of(info))
@@ -138,23 +131,11 @@ def create_experiment(
     """Build an image of a directory and submit; return the experiment's ID."""
     if not model_dir:
         raise ConfigError("model_dir is required", hint='pass the directory of your code, e.g. model_dir="."')
-    home = host.home()
-    own = host_config(home.path)
-    below = (*template_layers(home.path, () if template is None else (template,)), *own.layers)
-    parsed, text = _config_of_directory(config, below)
-    request = SubmitRequest(
-        config=parsed,
-        text=text,
-        context_dir=Path(model_dir),
-        includes=tuple(Path(path) for path in includes),
-        host_config=own,
-    )
-    return _submit(request, home, host.lines_view())
-
-
-def _submit(request: SubmitRequest, home: Home, emit: Emit) -> int:
-    here, engine = this_host(os.environ), host.connect()
-    return send(prepare(request, here, home, emit, engine=engine), here, home, emit, engine=engine)
+    client, templates = host.client(), () if template is None else (template,)
+    parsed, text = configs.read_config(config, below=configs.layers(client, templates))
+    paths = [Path(path) for path in includes]
+    request = submission.request_parsed(parsed, text, Path(model_dir), host=client, includes=paths)
+    return submission.submit(client, request, host.lines_view())
 
 
 def _submit_trial(
@@ -168,23 +149,17 @@ def _submit_trial(
 ) -> int:
     """Build the image and submit; return the experiment's ID, for a test after it has ended."""
     _check(trial_class, context_dir)
-    directory, home, emit = Path(context_dir), host.home(), host.lines_view()
-    own = host_config(home.path)
-    below = (*template_layers(home.path, templates), *own.layers)
+    client, emit = host.client(), host.lines_view()
+    directory, below = Path(context_dir), configs.layers(client, templates)
     with reach(trial_class, directory, command) as way:
         parsed, text = _config_of_trial(config, way.entrypoint, below)
-        request = SubmitRequest(
-            config=parsed,
-            text=text,
-            context_dir=directory,
-            includes=way.includes,
-            test_mode=test,
-            host_config=own,
+        request = submission.request_parsed(
+            parsed, text, directory, host=client, includes=way.includes, test_mode=test
         )
-        id_ = _submit(request, home, emit)
+        id_ = submission.submit(client, request, emit)
         if test:
             try:
-                _raise_failed_test(follow(home, id_, emit))
+                _raise_failed_test(client.experiment(id_).follow(emit))
             except KeyboardInterrupt:
                 LOG.info("detached; experiment %s keeps running: `detbuild logs %s -f`", id_, id_)
                 raise
@@ -218,8 +193,8 @@ def _train_here(
     trial_class: type, config: Config | None, context_dir: Path, *, test: bool, templates: Sequence[str]
 ) -> int | None:
     """Train in this process; return the experiment's ID, or None for a test."""
-    home = host.home()
-    parsed, text = _config_here(config, test=test, below=template_layers(home.path, templates))
+    client = host.client()
+    parsed, text = _config_here(config, test=test, below=configs.layers(client, templates, host=False))
     outcomes: list[Outcome] = []
 
     def run(info: RunInfo) -> int:
@@ -229,12 +204,12 @@ def _train_here(
 
     LOG.info("Running a minimal test experiment locally" if test else "Training locally")
     directory = context_dir.resolve()
-    request = SubmitRequest(config=parsed, text=text, context_dir=directory, test_mode=test)
+    request = submission.request_parsed(parsed, text, directory, test_mode=test)
     emit = _log_stage if test else host.log_event
     with _working_in(directory):
-        state = run_here(request, this_host(os.environ), home, emit, train=run)
+        state = submission.run_here(client, request, emit, train=run)
     _raise_failed_run(outcomes[0])
-    folder = home.experiment(state.header.id).path
+    folder = client.experiment(state.header.id).path
     LOG.info("The %s; its files are in %s", _ending(state.state, test=test), folder)
     return None if test else state.header.id
 
@@ -277,40 +252,23 @@ def _ending(state: str, *, test: bool) -> str:
     return "test experiment passed" if test else "trial was trained"
 
 
-def _config_of_directory(config: Config, below: Sequence[Layer]) -> tuple[ExperimentConfig, str]:
-    if isinstance(config, (str, Path)):
-        text = read_text(Path(config), "experiment config")
-        return parse_config(text, source=str(config), below=below), text
-    written = dict(config)
-    return config_from_mapping(written, below=below), json.dumps(written, indent=2, default=str)
-
-
 def _config_of_trial(
-    given: Config | None, entrypoint: str | tuple[str, ...], below: Sequence[Layer]
+    given: Config | None, entrypoint: str | tuple[str, ...], below: Sequence[configs.Layer]
 ) -> tuple[ExperimentConfig, str]:
     """Return the config with that entrypoint, merged over `below`, and its original text."""
     if isinstance(given, (str, Path)):
-        text = read_text(Path(given), "experiment config")
-        set_here = (f"entrypoint={json.dumps(entrypoint)}",)
-        return parse_config(text, source=str(given), overrides=set_here, below=below), text
+        return configs.read_config(given, below=below, overrides=(f"entrypoint={json.dumps(entrypoint)}",))
     written = entrypoint if isinstance(entrypoint, str) else list(entrypoint)
-    raw = {**(given or {}), "entrypoint": written}
-    config = config_from_mapping(raw, defaults=LOCAL_DEFAULTS, below=below)
-    return config, json.dumps(config.resolved(), indent=2)
+    return configs.read_config({**(given or {}), "entrypoint": written}, below=below, local=True)
 
 
 def _config_here(
-    given: Config | None, *, test: bool, below: Sequence[Layer] = ()
+    given: Config | None, *, test: bool, below: Sequence[configs.Layer] = ()
 ) -> tuple[ExperimentConfig, str]:
     """Return the config for this process and its original text, and log ignored fields."""
-    if isinstance(given, (str, Path)):
-        text = read_text(Path(given), "experiment config")
-        config = parse_config(text, source=str(given), below=below)
-    else:
-        config = config_from_mapping(dict(given or {}), defaults=LOCAL_DEFAULTS, below=below)
-        text = json.dumps(config.resolved(), indent=2)
+    config, text = configs.read_config(given, below=below, local=True)
     resolved = config.resolved()
-    plain = config_from_mapping({}, defaults=LOCAL_DEFAULTS).resolved()
+    plain = configs.local_config({}).resolved()
     ignored = (*_NO_EFFECT_HERE, "optimizations") if test else _NO_EFFECT_HERE
     for name in ignored:
         if resolved[name] != plain[name]:
@@ -318,7 +276,7 @@ def _config_here(
     here = {**resolved, **{name: plain[name] for name in ignored}}
     if test:
         here["checkpoint_policy"] = "none"  # there is no search, so the searcher metric need not be reported
-    return config_from_mapping(here, defaults=LOCAL_DEFAULTS), text
+    return configs.local_config(here), text
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from detbuild.errors import EngineError
 from detbuild.sdk import create, host, model
 from detbuild.sdk.checkpoint import TrialMetrics, iter_trial_metrics
 from detbuild.sdk.enums import ExperimentSortBy, ExperimentState, ModelSortBy, OrderBy
 from detbuild.sdk.experiment import Experiment
 from detbuild.sdk.trial import Trial
-from detbuild.store.annotations import read_attributes
-from detbuild.store.cache import Summary, summaries
-from detbuild.store.home import damaged, is_deleting
 from determined.experimental._say import logged, note_ignored, note_no_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from detbuild.api.documents import Summary
     from detbuild.sdk.checkpoint import Checkpoint
     from detbuild.sdk.model import Model
-    from detbuild.store.experiment_dir import ExperimentFolder
 
 
 class Determined:
@@ -202,25 +197,8 @@ class Determined:
 def _listed() -> list[Summary]:
     """Return all experiments by ID, as they were submitted or changed; warn of damaged ones."""
     with host.explained():
-        home = host.home()
-        found = (
-            _annotated(summary, home.folder(summary.id)) for summary in summaries(home, host.warnings_only)
-        )
-        return sorted(filter(None, found), key=lambda summary: summary.id)
-
-
-def _annotated(summary: Summary, folder: ExperimentFolder) -> Summary | None:
-    try:
-        changed = read_attributes(folder.path)
-    except EngineError as error:
-        host.warnings_only(damaged(summary.id, error))
-        return None
-    return replace(
-        summary,
-        name=changed.name or summary.name,
-        labels=summary.labels if changed.labels is None else changed.labels,
-        state="DELETING" if is_deleting(folder) else summary.state,
-    )
+        found = [one.summary for one in host.client(host.warnings_only).listed()]
+        return sorted(found, key=lambda summary: summary.id)
 
 
 def _sorted(

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from detbuild.checkpoint.find import best_of_trials, checkpoints_of, goal_of
-from detbuild.controller import containers, deletion, requests
 from detbuild.sdk import host
 from detbuild.sdk.checkpoint import Checkpoint, SortBy, checkpoints_in, ordered
 from detbuild.sdk.enums import ExperimentState, OrderBy, TrialSortBy
 from detbuild.sdk.trial import Trial, trials_in
-from detbuild.store.annotations import change_attributes, read_attributes, with_label, without_label
-from detbuild.store.experiment_dir import config_of
-from detbuild.store.home import is_deleting, set_archived
-from detbuild.store.state import load
 from determined.experimental._say import note_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from detbuild.store.annotations import Attributes
+    from collections.abc import Iterable, Iterator
 
 _TERMINAL = frozenset(
     {
@@ -51,7 +42,8 @@ class Experiment:
 
     def __init__(self, experiment_id: int, session: object = None) -> None:  # noqa: ARG002  (no server)
         self._id = int(experiment_id)
-        self._folder = host.folder_of(self._id)
+        with host.found():
+            self._experiment = host.client().experiment(self._id)
         self.reload()
 
     @property
@@ -61,24 +53,24 @@ class Experiment:
     def reload(self) -> None:
         """Read everything that changes again."""
         with host.found():
-            state = host.experiment_state(self._folder)
-            name = "DELETING" if is_deleting(self._folder) else state.state
+            state = self._experiment.journaled()
+            name = "DELETING" if self._experiment.is_deleting() else state.state
             self.state = ExperimentState(f"STATE_{name}")
-            self._put(read_attributes(self._folder.path))
+            self._read_attributes()
         self.__dict__.pop("config", None)
 
     @cached_property
     def config(self) -> dict[str, Any]:
         with host.explained():
-            return config_of(self._folder).resolved()
+            return self._experiment.config()
 
     @property
     def description(self) -> str:
         changed = self._described
         return self.config.get("description") or "" if changed is None else changed
 
-    def _put(self, attributes: Attributes) -> None:
-        header = self._folder.header()
+    def _read_attributes(self) -> None:
+        header, attributes = self._experiment.header(), self._experiment.attributes()
         self.name: str = header.name
         self.labels: set[str] = set(header.labels)
         self.archived: bool = attributes.archived
@@ -88,7 +80,7 @@ class Experiment:
     @property
     def progress(self) -> float:
         """The current progress of its search, 0 to 1."""
-        return load(self._folder).progress
+        return self._experiment.state().progress
 
     def wait(self, interval: float = 5.0) -> ExperimentState:
         """Wait until it has ended, polling every `interval` seconds; return its state.
@@ -97,12 +89,12 @@ class Experiment:
             ValueError: It is paused, without a pending request, so it would never end.
             DetbuildError: Its controller has ended and cannot be restarted.
         """
-        watcher = requests.RequestWatcher(self._folder, host.log_event)
+        watcher = self._experiment.watcher(host.log_event)
         while True:
             self.reload()
             if self.state in _TERMINAL:
                 return self.state
-            if self.state is ExperimentState.PAUSED and not requests.needs_controller(self._folder):
+            if self.state is ExperimentState.PAUSED and self._experiment.needs_activation():
                 raise ValueError(f"experiment {self.id} is paused; activate it before waiting for it")
             with host.explained():
                 watcher.poll()
@@ -114,7 +106,7 @@ class Experiment:
         Raises:
             ValueError: It has ended without one.
         """
-        while not (state := host.experiment_state(self._folder)).trials:
+        while not (state := self._experiment.journaled()).trials:
             if state.over:
                 raise ValueError(f"experiment {self.id} has ended without a trial: {state.state.label}")
             time.sleep(interval)
@@ -136,7 +128,7 @@ class Experiment:
             max_results: Maximum number.
         """
         note_ignored("limit", limit, why="there are no pages; max_results limits the result")
-        yield from trials_in(self._folder, sort_by, order_by)[:max_results]
+        yield from trials_in(self._experiment, sort_by, order_by)[:max_results]
 
     def list_trials(
         self,
@@ -164,7 +156,7 @@ class Experiment:
             order_by: Ascending or descending.
             max_results: Maximum number.
         """
-        return ordered(checkpoints_in(self._folder), sort_by, order_by, max_results)
+        return ordered(checkpoints_in(self._experiment), sort_by, order_by, max_results)
 
     def top_checkpoint(self, sort_by: str | None = None, smaller_is_better: bool | None = None) -> Checkpoint:
         """Return the best checkpoint by a validation metric, by default the searcher's.
@@ -188,9 +180,8 @@ class Experiment:
             smaller_is_better: Direction of the metric; by default the searcher's.
         """
         with host.explained():
-            goal = goal_of(self._folder.header(), sort_by, smaller_is_better)
-            found = best_of_trials(checkpoints_of(self._folder), goal)
-        return [Checkpoint(one, self._folder) for one in found[:limit]]
+            found = self._experiment.best_checkpoints(sort_by, smaller_is_better=smaller_is_better)
+        return [Checkpoint(one) for one in found[:limit]]
 
     def download_code(self, output_dir: str | None = None) -> str:
         """Copy its code from its image into a new directory, and return the directory's path.
@@ -200,7 +191,7 @@ class Experiment:
         """
         directory = Path(output_dir or f"experiment_{self.id}_model_def")
         with host.explained():
-            containers.download_code(host.home(), self._folder, directory, host.connect)
+            self._experiment.download_code(directory)
         return str(directory)
 
     def logs(self, **options: Any) -> Iterator[str]:
@@ -210,23 +201,23 @@ class Experiment:
 
     def pause(self) -> None:
         """Stop it after a checkpoint, until it is activated."""
-        self._ask("pause")
+        with host.explained():
+            self._experiment.pause()
 
     def activate(self) -> None:
         """Unpause it."""
-        self._ask("activate")
+        with host.explained():
+            self._experiment.activate()
 
     def cancel(self) -> None:
         """Stop it after a final checkpoint."""
-        self._ask("cancel")
+        with host.explained():
+            self._experiment.cancel()
 
     def kill(self) -> None:
         """Stop it at once; training since its last checkpoint is lost."""
-        self._ask("kill")
-
-    def _ask(self, verb: Literal["kill", "cancel", "pause", "activate"]) -> None:
         with host.explained():
-            requests.request(host.home(), self.id, verb)
+            self._experiment.kill()
 
     def archive(self) -> None:
         """Omit it from listings, after it has ended."""
@@ -238,7 +229,7 @@ class Experiment:
 
     def _archive(self, *, archived: bool) -> None:
         with host.explained():
-            set_archived([self._folder], archived=archived)
+            host.client().set_archived([self._experiment], archived=archived)
         self.archived = archived
 
     def delete(self, force: bool = False) -> None:
@@ -248,37 +239,40 @@ class Experiment:
             force: Even if its checkpoints are registered or were the source of another experiment.
         """
         with host.explained():
-            deletion.delete(host.home(), self.id, host.connect, force=force)
+            self._experiment.delete(force=force)
 
     def set_name(self, name: str) -> None:
-        self._change(lambda attributes: replace(attributes, name=name))
+        self._change(name=name)
 
     def set_description(self, description: str) -> None:
-        self._change(lambda attributes: replace(attributes, description=description))
+        self._change(description=description)
 
     def set_notes(self, notes: str) -> None:
-        self._change(lambda attributes: replace(attributes, notes=notes))
+        self._change(notes=notes)
 
     def set_labels(self, labels: Iterable[str]) -> None:
         """Replace its labels."""
-        given = tuple(dict.fromkeys(labels))
-        self._change(lambda attributes: replace(attributes, labels=given))
+        self._change(labels=tuple(dict.fromkeys(labels)))
 
     def add_label(self, label: str) -> None:
-        submitted = self._folder.header().labels
-        self._change(lambda attributes: with_label(attributes, submitted, label))
+        with host.explained():
+            self._experiment.add_label(label)
+            self._read_attributes()
 
     def remove_label(self, label: str) -> None:
-        submitted = self._folder.header().labels
-        self._change(lambda attributes: without_label(attributes, submitted, label))
+        with host.explained():
+            if label in self._experiment.header().labels:
+                self._experiment.remove_label(label)
+            self._read_attributes()
 
     def move_to_project(self, workspace_name: str, project_name: str) -> None:
         """Log that this has no effect: there are no projects."""
         note_ignored("move_to_project", (workspace_name, project_name), why="there are no projects here")
 
-    def _change(self, change: Callable[[Attributes], Attributes]) -> None:
+    def _change(self, **attributes: object) -> None:
         with host.explained():
-            self._put(change_attributes(self._folder.path, change))
+            self._experiment.change(**attributes)
+            self._read_attributes()
 
     def __repr__(self) -> str:
         return f"Experiment(id={self.id})"

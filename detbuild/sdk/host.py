@@ -1,21 +1,17 @@
-"""What all of the SDK needs of this host: its home and engine, errors with hints, events for people.
-
-Single trials are read without their siblings, of which there may be thousands.
-"""
+"""What all of the SDK needs of this host: a client, errors with hints, events for people."""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from detbuild.api.client import Client
+from detbuild.api.connection import docker_engine
 from detbuild.errors import ConfigError, DetbuildError
-from detbuild.events import Event, Warned, Working
+from detbuild.events import Emit, Event, Warned, Working, ignore
 from detbuild.progress import EventLines, lines_of
-from detbuild.store.home import Home
-from detbuild.store.state import Goal, fold, run_records, trial_progress
 from determined._contract.run_info import home_of
 from determined.common.api.errors import NotFoundException
 from determined.experimental._say import LOG
@@ -23,11 +19,7 @@ from determined.experimental._say import LOG
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from detbuild.engine.protocol import Engine
-    from detbuild.events import Emit
-    from detbuild.store.experiment_dir import ExperimentFolder
-    from detbuild.store.state import ExperimentState, TrialState
-
+connect = docker_engine
 TrialId = str | int | tuple[int, int]
 
 
@@ -56,25 +48,9 @@ def found() -> Iterator[None]:
             raise NotFound(str(error), hint=error.hint) from error
 
 
-def home() -> Home:
-    """Open `$DETBUILD_HOME`."""
-    return Home.open(home_of(os.environ))
-
-
-def connect() -> Engine:
-    from detbuild.engine.docker import DockerEngine
-
-    return DockerEngine()
-
-
-def folder_of(experiment_id: int) -> ExperimentFolder:
-    """Return the folder of an experiment.
-
-    Raises:
-        NotFound: It does not exist.
-    """
-    with found():
-        return home().experiment(experiment_id)
+def client(emit: Emit = ignore) -> Client:
+    """Return the client of `$DETBUILD_HOME`; `emit` receives its warnings."""
+    return Client(path=home_of(os.environ), environ=os.environ, connect=connect, emit=emit)
 
 
 def trial_numbers(trial_id: TrialId) -> tuple[int, int]:
@@ -91,37 +67,6 @@ def trial_numbers(trial_id: TrialId) -> tuple[int, int]:
         return int(experiment_id), int(number or 1)
     except ValueError:
         raise ValueError(f"{trial_id!r} is not a trial; expected EXPERIMENT/TRIAL, e.g. '3/1'") from None
-
-
-def experiment_state(folder: ExperimentFolder) -> ExperimentState:
-    """Return the experiment's state by its journal, without metrics of trials."""
-    return fold(folder.header(), folder.journal())
-
-
-def journal_state(folder: ExperimentFolder, number: int) -> TrialState:
-    """Return a trial's state by the journal.
-
-    Raises:
-        ConfigError: The trial does not exist.
-    """
-    trials = experiment_state(folder).trials
-    if number not in trials:
-        there = ", ".join(map(str, trials)) or "none yet"
-        raise ConfigError(f"experiment {folder.id} has no trial {number}", hint=f"its trials: {there}")
-    return trials[number]
-
-
-def trial_state(numbers: tuple[int, int]) -> tuple[TrialState, ExperimentFolder]:
-    """Return the state of one trial with its progress.
-
-    Raises:
-        NotFound: The trial does not exist.
-    """
-    with found():
-        folder = home().experiment(numbers[0])
-        trial, header = journal_state(folder, numbers[1]), folder.header()
-        goal = Goal(header.metric, header.smaller_is_better)
-        return replace(trial, progress=trial_progress(run_records(folder, trial), goal)), folder
 
 
 def lines_view() -> Emit:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from detbuild.checkpoint.find import find_checkpoint
-from detbuild.checkpoint.source import register_checkpoint
 from detbuild.sdk import host
 from detbuild.sdk.checkpoint import Checkpoint
 from detbuild.sdk.enums import ModelSortBy, OrderBy
-from detbuild.store import registry
 from determined.experimental._say import note_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from detbuild.api import registry
 
 
 class ModelVersion:
@@ -61,11 +59,11 @@ class ModelVersion:
     def delete(self) -> None:
         """Remove it from the registry; the checkpoint is kept."""
         with host.found():
-            registry.delete_version(host.home(), self.model_name, self.model_version)
+            host.client().models.delete_version(self.model_name, self.model_version)
 
     def _change(self, change: Callable[[registry.Version], registry.Version]) -> None:
         with host.found():
-            self._take(registry.change_version(host.home(), self.model_name, self.model_version, change))
+            self._take(host.client().models.change_version(self.model_name, self.model_version, change))
 
     def __repr__(self) -> str:
         return f"ModelVersion(model_name={self.model_name!r}, model_version={self.model_version})"
@@ -128,7 +126,7 @@ class Model:
             NotFound: The checkpoint does not exist, or was deleted.
         """
         with host.found():
-            return ModelVersion(self.name, register_checkpoint(host.home(), self.name, checkpoint_uuid))
+            return ModelVersion(self.name, host.client().models.register(self.name, checkpoint_uuid))
 
     def add_metadata(self, metadata: Mapping[str, Any]) -> None:
         self._change(lambda model: replace(model, metadata={**model.metadata, **metadata}))
@@ -161,11 +159,11 @@ class Model:
     def delete(self) -> None:
         """Remove it from the registry; its checkpoints are kept."""
         with host.found():
-            registry.delete_model(host.home(), self.name)
+            host.client().models.delete(self.name)
 
     def _change(self, change: Callable[[registry.Model], registry.Model]) -> None:
         with host.found():
-            self._take(registry.change_model(host.home(), self.name, change))
+            self._take(host.client().models.change(self.name, change))
 
     def __repr__(self) -> str:
         return f"Model(name={self.name!r}, metadata={dict(self.metadata)!r})"
@@ -192,14 +190,10 @@ def create_model(
     """
     note_ignored("workspace_name", workspace_name, why="there are no workspaces here")
     with host.explained():
-        model = registry.Model(
-            name=name,
-            created=time.time(),
-            description=description or "",
-            metadata=dict(metadata or {}),
-            labels=tuple(labels or ()),
+        model = host.client().models.create(
+            name, description=description or "", metadata=metadata or {}, labels=labels or ()
         )
-        return Model(registry.create_model(host.home(), model))
+        return Model(model)
 
 
 def get_model(identifier: str | int) -> Model:
@@ -226,7 +220,7 @@ def list_models(
         description: Only those with this in their descriptions, ignoring case.
     """
     with host.explained():
-        found = registry.models(host.home())
+        found = host.client().models.all()
     wanted = [
         model
         for model in found
@@ -264,11 +258,9 @@ def get_checkpoint(uuid: str) -> Checkpoint:
         NotFound: There is none, or several.
     """
     with host.found():
-        home = host.home()
-        found = find_checkpoint(home, uuid)
-        return Checkpoint(found, home.folder(found.experiment_id))
+        return Checkpoint(host.client().checkpoint(uuid))
 
 
 def _read(name: str) -> registry.Model:
     with host.found():
-        return registry.read_model(host.home(), name)
+        return host.client().models.model(name)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-from detbuild.checkpoint.find import best_first, checkpoints_of, goal_of
-from detbuild.controller import requests
+from detbuild.api.logs import Level, LineRange, LogFilter
 from detbuild.sdk import host
 from detbuild.sdk.checkpoint import (
     Checkpoint,
@@ -17,18 +15,14 @@ from detbuild.sdk.checkpoint import (
     ordered,
 )
 from detbuild.sdk.enums import LogLevel, OrderBy, TrialSortBy, TrialState
-from detbuild.store.logs import Level, LogFilter, TrialLines, some
-from detbuild.store.metrics import measurements, summary
-from detbuild.store.state import Goal, load
+from detbuild.store.state import Goal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from detbuild.store import state as store
-    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.api import experiment, trial
 
-_POLL = 0.2  # seconds between polls of growing logs
 _SUMMARY_NAMES = {"training": "avg_metrics", "validation": "validation_metrics"}
 
 
@@ -52,12 +46,12 @@ class Trial:
         self.reload()
 
     @classmethod
-    def of(cls, folder: ExperimentFolder, state: store.TrialState) -> Trial:
-        """Return the trial for a state that was read already."""
-        trial = cls.__new__(cls)
-        trial.experiment_id, trial.number = folder.id, state.id
-        trial._take(folder, state)  # noqa: SLF001  (its own)
-        return trial
+    def of(cls, found: trial.Trial) -> Trial:
+        """Return the trial that was read already."""
+        own = cls.__new__(cls)
+        own.experiment_id, own.number = found.experiment_id, found.id
+        own._take(found)  # noqa: SLF001  (its own)
+        return own
 
     @property
     def id(self) -> str:
@@ -65,12 +59,11 @@ class Trial:
 
     def reload(self) -> None:
         """Read everything that changes again."""
-        state, folder = host.trial_state((self.experiment_id, self.number))
-        self._take(folder, state)
+        with host.found():
+            self._take(host.client().trial(self.experiment_id, self.number))
 
-    def _take(self, folder: ExperimentFolder, state: store.TrialState) -> None:
-        self._folder = folder
-        self._state = state
+    def _take(self, found: trial.Trial) -> None:
+        self._trial, state = found, found.state
         self.hparams: dict[str, Any] = dict(state.hparams)
         self.state = TrialState(f"STATE_{state.state}")
         self.progress: float | None = state.progress.fraction
@@ -83,7 +76,7 @@ class Trial:
         Each has "count", "last" and "type", and for numbers also "min", "max", "sum" and "mean".
         """
         if self._summary is None:
-            found = summary(measurements(self._folder, self._state))
+            found = self._trial.summary()
             self._summary = {_SUMMARY_NAMES.get(name, name): metrics for name, metrics in found.items()}
         return self._summary
 
@@ -120,23 +113,16 @@ class Trial:
             raise ValueError("follow, head and tail exclude each other")
         if (head or 0) < 0 or (tail or 0) < 0:
             raise ValueError("head and tail may not be negative")
-        lines = TrialLines(
-            self._folder,
-            LogFilter(
-                stdtypes=tuple(stdtypes) if stdtypes else LogFilter().stdtypes,
-                ranks=tuple(rank_ids or ()),
-                containers=tuple(container_ids or ()),
-                min_level=Level[min_level.value] if min_level else None,
-                before=_seconds(timestamp_before),
-                after=_seconds(timestamp_after),
-            ),
+        selected = LogFilter(
+            stdtypes=tuple(stdtypes) if stdtypes else LogFilter().stdtypes,
+            ranks=tuple(rank_ids or ()),
+            containers=tuple(container_ids or ()),
+            min_level=Level[min_level.value] if min_level else None,
+            before=_seconds(timestamp_before),
+            after=_seconds(timestamp_after),
         )
-        state = host.journal_state(self._folder, self.number)
-        yield from (f"{line.message}\n" for line in some(lines.new(state), head, tail))
-        while follow and not state.ended:
-            time.sleep(_POLL)
-            state = host.journal_state(self._folder, self.number)
-            yield from (f"{line.message}\n" for line in lines.new(state))
+        lines = self._trial.logs().lines(selected, LineRange(follow=follow, head=head, tail=tail))
+        yield from (f"{line.message}\n" for line in lines)
 
     logs = iter_logs  # Determined's older name
 
@@ -161,7 +147,7 @@ class Trial:
             order_by: Ascending or descending.
             max_results: Maximum number.
         """
-        return ordered(checkpoints_in(self._folder, self.number), sort_by, order_by, max_results)
+        return ordered(checkpoints_in(self._trial), sort_by, order_by, max_results)
 
     def get_checkpoints(self, sort_by: SortBy = None, order_by: OrderBy | None = None) -> list[Checkpoint]:
         """The same under Determined's older name."""
@@ -211,29 +197,28 @@ class Trial:
         self, *, best: bool, uuid: str | None, sort_by: str | None, smaller_is_better: bool | None
     ) -> list[Checkpoint]:
         with host.explained():
-            own = [one for one in checkpoints_of(self._folder) if one.trial_id == self.number]
-            if uuid is not None:
-                own = [one for one in own if uuid and one.checkpoint.uuid.startswith(uuid)]
-            elif best:
-                own = best_first(own, goal_of(self._folder.header(), sort_by, smaller_is_better))
+            if best:
+                own = self._trial.best_checkpoints(sort_by, smaller_is_better=smaller_is_better)
+            elif uuid is not None:
+                own = [one for one in self._trial.checkpoints() if uuid and one.uuid.startswith(uuid)]
             else:
-                own = [one for one in own if one.state == "COMPLETED"]
-        return [Checkpoint(one, self._folder) for one in own]
+                own = [one for one in self._trial.checkpoints() if one.found.state == "COMPLETED"]
+        return [Checkpoint(one) for one in own]
 
     def kill(self) -> None:
         """Stop it at once; training since its last checkpoint is lost."""
         with host.explained():
-            requests.request(host.home(), self._folder.id, "kill", self.number)
+            host.client().experiment(self.experiment_id).kill_trial(self.number)
 
     def __repr__(self) -> str:
         return f"Trial(id={self.id!r})"
 
 
-def trials_in(folder: ExperimentFolder, sort_by: TrialSortBy, order_by: OrderBy) -> list[Trial]:
+def trials_in(found: experiment.Experiment, sort_by: TrialSortBy, order_by: OrderBy) -> list[Trial]:
     """Return the trials of an experiment; those without a value to sort by come last."""
     with host.explained():
-        found = [Trial.of(folder, state) for state in load(folder).trials.values()]
-    keyed = [(trial, _field(trial, sort_by)) for trial in found]
+        trials = [Trial.of(found.trial_of(state)) for state in found.state().trials.values()]
+    keyed = [(trial, _field(trial, sort_by)) for trial in trials]
     known = sorted(
         ((trial, key) for trial, key in keyed if key is not None),
         key=lambda pair: pair[1],
@@ -243,7 +228,7 @@ def trials_in(folder: ExperimentFolder, sort_by: TrialSortBy, order_by: OrderBy)
 
 
 def _field(trial: Trial, sort_by: TrialSortBy) -> Any:  # of one kind for each `sort_by`
-    state = trial._state  # noqa: SLF001  (of this module)
+    state = trial._trial.state  # noqa: SLF001  (of this module)
     begun = next((run.started for run in state.runs if run.started is not None), None)
     ended = state.runs[-1].ended if state.runs and state.ended else None
     if sort_by in {TrialSortBy.BEST_VALIDATION_METRIC, TrialSortBy.LATEST_VALIDATION_METRIC}:
@@ -260,7 +245,7 @@ def _field(trial: Trial, sort_by: TrialSortBy) -> Any:  # of one kind for each `
 
 
 def _validation(trial: Trial, *, newest: bool) -> float | None:
-    header, progress = trial._folder.header(), trial._state.progress  # noqa: SLF001
+    header, progress = trial._trial.header(), trial._trial.state.progress  # noqa: SLF001
     found = (progress.validations[-1] if progress.validations else None) if newest else progress.best
     return Goal(header.metric, header.smaller_is_better).value(found) if found else None
 

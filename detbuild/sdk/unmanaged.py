@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import sys
 import threading
@@ -11,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.find import checkpoints_of
-from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
+from detbuild.api import submission
+from detbuild.api.config import local_config
 from detbuild.errors import ConfigError, DetbuildError
-from detbuild.experiment import SubmitRequest, run_here, this_host
+from detbuild.events import ignore
 from detbuild.sdk import host
 from determined._contract.errors import HarnessError
 from determined.experimental._say import LOG, logged
@@ -22,8 +21,6 @@ from determined.experimental._say import LOG, logged
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from detbuild.store.experiment_dir import ExperimentFolder
-    from detbuild.store.home import Home
     from determined._contract.run_info import RunInfo
     from determined.experimental._unmanaged_config import Config
 
@@ -71,20 +68,19 @@ def unmanaged_run(config: Config) -> Iterator[RunInfo]:
 
 
 def _run_experiment(config: Config, train: Callable[[RunInfo], int]) -> None:
-    home = host.home()
-    resolved = config_from_mapping(_raw(config, home), defaults=LOCAL_DEFAULTS)
+    resolved = local_config(_raw(config))
     text = json.dumps(resolved.resolved(), indent=2)
-    request = SubmitRequest(config=resolved, text=text, context_dir=Path.cwd())
-    run_here(request, this_host(os.environ), home, lambda _: None, train=train)
+    request = submission.request_parsed(resolved, text, Path.cwd())
+    submission.run_here(host.client(), request, ignore, train=train)
 
 
-def _raw(config: Config, home: Home) -> dict[str, object]:
+def _raw(config: Config) -> dict[str, object]:
     external = _external(config)
     searcher: dict[str, object] = {
         **{key: value for key, value in (config.searcher or {}).items() if key in _OF_SEARCHER},
         "name": "single",  # the search, if any, is external: this is one of its trials
         "max_length": None,
-        "source_checkpoint_uuid": _newest_checkpoint(home, external) if external else None,
+        "source_checkpoint_uuid": _newest_checkpoint(external) if external else None,
     }
     given = {
         "name": config.name,
@@ -127,11 +123,5 @@ def _external(config: Config) -> str:
     return f"{_LABEL}{'/'.join(names)}" if names else ""
 
 
-def _newest_checkpoint(home: Home, label: str) -> str | None:
-    """Return the newest checkpoint of the last experiment with the label that has one."""
-
-    def newest(folder: ExperimentFolder) -> str:
-        found = checkpoints_of(folder) if label in folder.header().labels else ()
-        return next((each.checkpoint.uuid for each in found if each.state == "COMPLETED"), "")
-
-    return next(filter(None, home.each(newest, host.warnings_only)), None)
+def _newest_checkpoint(label: str) -> str | None:
+    return host.client(host.warnings_only).newest_checkpoint(label)

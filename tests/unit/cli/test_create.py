@@ -239,10 +239,10 @@ def test_build_prints_id_and_tag_of_the_image(shell, project):
 
 
 def test_ctrl_c_while_following_leaves_the_experiment_and_says_how_to_come_back(shell, project, monkeypatch):
-    def interrupted(_home, _id, _emit):
+    def interrupted(_home, _id, _emit, *, since):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("detbuild.experiment.follow", interrupted)
+    monkeypatch.setattr("detbuild.controller.requests.follow", interrupted)
     outcome = shell(*CREATE, "-f")
     assert outcome.code == 130
     assert outcome.err.endswith(

@@ -148,12 +148,9 @@ def test_an_experiment_is_deleted_with_its_checkpoints(search, home, monkeypatch
 
 @pytest.mark.parametrize("verb", ["cancel", "kill"])
 def test_what_is_asked_of_a_running_experiment_reaches_its_controller(home, monkeypatch, verb):
-    asked = []
-    monkeypatch.setattr(
-        "detbuild.controller.requests.request",
-        lambda _home, id_, verb, trial_id=None: asked.append((id_, verb, trial_id)),
-    )
-    write_experiment(home.path, state=None)
+    monkeypatch.setattr("detbuild.controller.requests.start_detached", lambda found, _: None)
+    folder = write_experiment(home.path, state=None)
     getattr(client.get_experiment(1), verb)()
     client.get_trial("1/1").kill()
-    assert asked == [(1, verb, None), (1, "kill", 1)]
+    asked = [(request.verb, request.trial_id) for request in folder.inbox().after(0)]
+    assert asked == [(verb, None), ("kill", 1)]

@@ -1,0 +1,134 @@
+"""Configs: read, checked, traced to their sources, and previewed as a search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.host import host_config
+from detbuild.config.parse import (
+    LOCAL_DEFAULTS,
+    config_from_mapping,
+    load_config,
+    parse_config,
+    trace_config,
+    values,
+    written,
+)
+from detbuild.config.sources import Layer, read_text, template_layers
+from detbuild.events import heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detbuild.api.connection import Connection
+    from detbuild.search.preview import Preview
+
+__all__ = [
+    "ExperimentConfig",
+    "Given",
+    "Layer",
+    "check",
+    "layers",
+    "local_config",
+    "preview",
+    "read_config",
+    "sampled",
+    "schema",
+]
+Given = Mapping[str, object] | str | Path
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedConfig:
+    """A valid config with defaults, and where each value comes from."""
+
+    shown: Mapping[str, object]
+    sources: Mapping[str, str]  # by the dotted path of a value
+    text: str  # as YAML, with sources as comments
+
+
+def layers(connection: Connection, templates: Sequence[str], *, host: bool = True) -> tuple[Layer, ...]:
+    """Return what is below a config: the templates and, for containers, the defaults of the host."""
+    defaults = host_config(connection.path).layers if host else ()
+    return (*template_layers(connection.path, templates), *defaults)
+
+
+def check(
+    connection: Connection,
+    config: Path,
+    overrides: Sequence[str],
+    templates: Sequence[str],
+    *,
+    show_secrets: bool,
+) -> CheckedConfig:
+    """Check a config file; warn of what has no effect.
+
+    Raises:
+        ConfigErrors: It is not valid; all errors at once.
+    """
+    from detbuild.config.rewrite import warnings_for
+    from detbuild.config.yaml import dotted
+
+    host = host_config(connection.path)
+    below = (*template_layers(connection.path, templates), *host.layers)
+    with heartbeat(connection.emit, lambda: f"reading {config}"):
+        traced = trace_config(config, overrides, below)
+    for warning in (*warnings_for(traced.config), *host.warnings()):
+        connection.emit(warning)
+    shown = traced.config.resolved() if show_secrets else traced.config.masked()
+    sources = {dotted(value.path): value.source for value in values(traced, shown)}
+    return CheckedConfig(shown, sources, written(values(traced, shown)))
+
+
+def schema() -> Mapping[str, object]:
+    """Return the JSON Schema of experiment configs."""
+    from detbuild.config.schema import experiment_schema
+
+    return experiment_schema()
+
+
+def preview(
+    connection: Connection, config: Path, overrides: Sequence[str], templates: Sequence[str]
+) -> Preview:
+    """Return the trials that the search of a config plans."""
+    from detbuild.search import preview as search
+
+    return search.preview(load_config(config, overrides, layers(connection, templates)))
+
+
+def read_config(
+    given: Given | None, *, below: Sequence[Layer] = (), overrides: Sequence[str] = (), local: bool = False
+) -> tuple[ExperimentConfig, str]:
+    """Return a config of a file or a map, and its text.
+
+    Args:
+        given: A map, or the path of a file.
+        below: What it is merged over.
+        overrides: Values of `--config`, for a file.
+        local: A map may lack what a run in this process does not need; its text is the complete config.
+    """
+    if isinstance(given, (str, Path)):
+        text = read_text(Path(given), "experiment config")
+        return parse_config(text, source=str(given), overrides=overrides, below=below), text
+    raw = dict(given or {})
+    if not local:
+        return config_from_mapping(raw, below=below), json.dumps(raw, indent=2, default=str)
+    config = config_from_mapping(raw, defaults=LOCAL_DEFAULTS, below=below)
+    return config, json.dumps(config.resolved(), indent=2)
+
+
+def local_config(raw: Mapping[str, object]) -> ExperimentConfig:
+    """Return the config of a run in this process."""
+    return config_from_mapping(raw, defaults=LOCAL_DEFAULTS)
+
+
+def sampled(config: ExperimentConfig, seed: int) -> Mapping[str, object]:
+    """Sample the hyperparameters of a trial."""
+    from detbuild.config.hyperparameters import sample
+
+    return sample(config.hyperparameters, seed)
