@@ -35,6 +35,7 @@ __all__ = [
     "check",
     "layers",
     "local_config",
+    "left_out",
     "preview",
     "read_config",
     "sampled",
@@ -90,6 +91,13 @@ def schema() -> Mapping[str, object]:
     from detbuild.config.schema import experiment_schema
 
     return experiment_schema()
+
+
+def left_out() -> tuple[str, ...]:
+    """Say of each member of an installed package that cannot be used, why."""
+    from detbuild.config.schema import plugins
+
+    return tuple(f"`{one.name}` is left out: {one.problem}" for one in plugins() if one.error)
 
 
 def preview(

@@ -209,6 +209,17 @@ def peer(_around: CheckContext) -> Verdict:
     return fatal(f"Determined's own package `determined` {version} is installed too", hint)
 
 
+def plugins(_around: CheckContext) -> Verdict:
+    """Check the searchers and storages that installed packages add."""
+    from detbuild.config.schema import plugins as installed
+
+    found = installed()
+    broken = [f"`{plugin.name}`: {plugin.problem}" for plugin in found if plugin.error]
+    if broken:
+        return warning("; ".join(broken), "repair or uninstall these packages")
+    return ok(", ".join(f"{one.name} ({one.package})" for one in found) or "no package adds any")
+
+
 def gpu_driver(_around: CheckContext) -> Verdict:
     from detbuild.image.requirements import release
     from detbuild.image.table import load_table
@@ -305,6 +316,7 @@ RULES: tuple[Rule, ...] = (
     Rule("temporary files", "Host", temporary),
     Rule("python", "Host", python),
     Rule("determined", "Host", peer),
+    Rule("plug-ins", "Host", plugins),
     Rule("registry", "Network", registry),
     Rule("package index", "Network", package_index),
 )

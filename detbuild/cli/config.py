@@ -83,9 +83,11 @@ def write_schema(*, output: Path) -> None:
 
     Reference it in the first line of a config: `# yaml-language-server: $schema=FILE`.
     """
-    from detbuild.api.config import schema
+    from detbuild.api.config import left_out, schema
     from detbuild.store.files import write_output
 
+    for problem in left_out():
+        click.echo(f"warning: {problem}", err=True)
     text = json_text(schema())
     if str(output) == "-":
         click.echo(text)

@@ -35,7 +35,7 @@ from detbuild.config.environment import (
 )
 from detbuild.config.hyperparameters import Hyperparameter
 from detbuild.config.legacy_syntax import HAS_LENGTH, add_legacy_fields
-from detbuild.config.searcher import WITHOUT_MAX_LENGTH, Searcher
+from detbuild.config.searcher import METHODS, WITHOUT_MAX_LENGTH, Searcher
 from detbuild.config.secrets import SECRET, UNDER_SECRETS, mask
 from detbuild.config.section import (
     NEVER,
@@ -277,7 +277,10 @@ def _clauses(config: Clause) -> None:
         {**require(name), **on_field(name, {"minLength": 1, "type": "string"})} for name in PROJECT_FIELDS
     )
     trial_class = on_field("entrypoint", _IS_TRIAL)
-    by_length = on_field("searcher", {"not": on_field("name", {"enum": sorted(WITHOUT_MAX_LENGTH)})})
+    by_length = on_field(
+        "searcher",
+        {"required": ["name"], **on_field("name", {"enum": sorted(METHODS.keys() - WITHOUT_MAX_LENGTH)})},
+    )
     config["allOf"] = [
         {"if": workspace, "then": project, "else": {"not": project}},
         when({"allOf": [trial_class, by_length]}, on_field("searcher", HAS_LENGTH)),

@@ -17,13 +17,15 @@ from pydantic import ValidationError
 from detbuild.config.environment import Variables
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.legacy_syntax import renamed
-from detbuild.config.secrets import may_hold_secrets, models_in
-from detbuild.config.section import TAG, Section
+from detbuild.config.secrets import may_hold_secrets, models_of
+from detbuild.config.section import TAG, OpenUnion, Section
 from detbuild.config.storage import ExperimentDirectory
 from detbuild.config.yaml import KeyPath, Problem, dotted, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from pydantic.fields import FieldInfo
 
 _Finding = Mapping[str, Any]
 _MISSING_HINTS: Final[Mapping[KeyPath, str]] = {
@@ -179,8 +181,20 @@ def _choice(path: KeyPath, finding: _Finding) -> Problem:
     if key not in value:
         hint, meant = _suggest_discriminator(key, value, names)
         return Problem((*path, key), "is missing", hint, later=not meant)
-    what = f"unknown {key} {show(value[key])}"
-    return Problem((*path, key), what, _near(value[key], names) or _one_of(names))
+    what, union = f"unknown {key} {show(value[key])}", OpenUnion.by_group.get(finding["ctx"].get("group"))
+    return _unknown_member(Problem((*path, key), what), union, str(value[key]), names)
+
+
+def _unknown_member(problem: Problem, union: OpenUnion | None, name: str, names: list[str]) -> Problem:
+    """Add the nearest known name; name the package that has the member but cannot be used."""
+    if union is None:
+        return replace(problem, hint=_near(name, names) or _one_of(names))
+    plugin = union.plugins.find(name)
+    if plugin is not None:
+        return replace(problem, what=plugin.problem, hint="repair the package")
+    known = [*names, *union.plugins.names()]
+    others = f"packages add others (`{union.plugins.name}`)"
+    return replace(problem, hint=f"{_near(name, known) or _one_of(known, 3) + ';'} {others}")
 
 
 def _literal(path: KeyPath, finding: _Finding) -> Problem:
@@ -220,12 +234,12 @@ def _section_of(location: KeyPath, model: type[Section]) -> type[Section] | None
         if isinstance(part, str) and part.startswith(TAG):
             section = Section.tagged.get(part)
         elif section is not None and part in section.model_fields:
-            section = next(_sections(section.model_fields[str(part)].annotation), None)
+            section = next(_sections(section.model_fields[str(part)]), None)
     return section
 
 
-def _sections(annotation: object) -> Iterator[type[Section]]:
-    return (model for model in models_in(annotation) if issubclass(model, Section))
+def _sections(field: FieldInfo) -> Iterator[type[Section]]:
+    return (model for model in models_of(field) if issubclass(model, Section))
 
 
 @cache
@@ -234,7 +248,7 @@ def _field_paths(model: type[Section]) -> Mapping[str, str]:
     homes: dict[str, str] = {}
     for name, field in model.model_fields.items():
         homes[name] = name
-        for section in _sections(field.annotation):
+        for section in _sections(field):
             homes |= {key: f"{name}.{key}" for key in section.model_fields if key not in homes}
     return homes
 
@@ -328,8 +342,8 @@ def _of_other_member(section: type[Section], name: str) -> str:
     return ""
 
 
-def _one_of(names: list[str]) -> str:
-    return f"one of {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"  # noqa: PLR2004  (fits a line)
+def _one_of(names: list[str], shown: int = 5) -> str:
+    return f"one of {', '.join(names[:shown])}{', ...' if len(names) > shown else ''}"
 
 
 def _known_fields(known: list[str]) -> str:

@@ -18,12 +18,24 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.hyperparameters import grid_point
-from detbuild.config.section import Clause, Section, nullable, on_field, require, when
+from detbuild.config.section import (
+    PLUGIN,
+    Clause,
+    OpenUnion,
+    Section,
+    nullable,
+    on_field,
+    require,
+    tag_of,
+    when,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pydantic_core import core_schema
+
+    from determined._contract.plugins import Plugin
 
 # Rules that only the parser checks: relations between values, and values with their own grammar.
 PARSER_ONLY_RULES: Final = (
@@ -78,8 +90,24 @@ class _Generator(GenerateJsonSchema):
         return clause
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> Clause:
-        key = str(schema["custom_error_context"]["key"])
-        return _chosen(key, {str(tag): self.generate_inner(of) for tag, of in schema["choices"].items()})
+        context = schema["custom_error_context"]
+        choices = {tag: of for tag, of in schema["choices"].items() if tag != PLUGIN}
+        choices |= {tag_of(one): one.__pydantic_core_schema__ for one in _of_packages(context.get("group"))}
+        return _chosen(
+            str(context["key"]), {str(tag): self.generate_inner(of) for tag, of in choices.items()}
+        )
+
+
+def _of_packages(group: object) -> Iterator[type[Section]]:
+    """Load and yield the members that installed packages add to a union."""
+    union = OpenUnion.by_group.get(str(group))
+    found = map(union.find, union.plugins.names()) if union else ()
+    return (section for section in found if section is not None)
+
+
+def plugins() -> tuple[Plugin, ...]:
+    """Load the searchers and storages of all installed packages; those that cannot be used have an error."""
+    return tuple(plugin for union in OpenUnion.by_group.values() for plugin in union.plugins.all())
 
 
 def _fill(clause: Clause, section: type[Section]) -> None:
@@ -120,16 +148,17 @@ def _chosen(key: str, choices: Mapping[str, Clause]) -> Clause:
 def _field_docs(section: type) -> dict[str, str]:
     """Map each field to its docstring on one line; a class inherits those of its base."""
     docs: dict[str, str] = {}
-    for cls in reversed(section.__mro__):
+    for cls in reversed([one for one in section.__mro__ if issubclass(one, Section)]):
         docs |= _docs_of_module(cls.__module__).get(cls.__name__, {})
     return docs
 
 
 @cache
 def _docs_of_module(module: str) -> Mapping[str, Mapping[str, str]]:
-    if not module.startswith(__package__):
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except OSError:  # a package without its source
         return {}
-    tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {node.name: dict(_docs_of_class(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, Tag, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from detbuild.config.legacy_syntax import HAS_LENGTH, add_step_fields
 from detbuild.config.section import (
-    TAG,
     Clause,
     Count,
     Fraction,
     ListOf,
+    OpenUnion,
     Positive,
     Section,
     TextPattern,
     TrainingLength,
     any_of,
-    discriminator,
     int_between,
     integral,
     matching_text,
@@ -61,7 +60,9 @@ _TrialReference = Annotated[
 ]
 
 
-class _Searcher(Section):
+class SearcherConfig(Section):
+    """The fields of all search methods; each adds `name`, a literal with a default, and its own."""
+
     model_config = ConfigDict(json_schema_extra=_clauses)
 
     metric: (
@@ -79,13 +80,16 @@ class _Searcher(Section):
     """Maximum length of training of a trial: `{batches: n}`, `{records: n}`, `{epochs: n}`, or a bare
     number of batches."""
 
+    if TYPE_CHECKING:
+        name: str
 
-class Single(_Searcher):
+
+class Single(SearcherConfig):
     name: Literal["single"] = "single"
     """One trial."""
 
 
-class Random(_Searcher):
+class Random(SearcherConfig):
     name: Literal["random"] = "random"
     """Random search."""
     max_trials: Positive
@@ -94,7 +98,7 @@ class Random(_Searcher):
     """Maximum number of concurrent trials; 0: no limit."""
 
 
-class Grid(_Searcher):
+class Grid(SearcherConfig):
     name: Literal["grid"] = "grid"
     """Grid search: one trial per point; ranges need `count`."""
     max_concurrent_trials: Count = 16
@@ -108,7 +112,7 @@ def _asha_clauses(searcher: Clause) -> None:
     searcher["allOf"].append(if_either)
 
 
-class Asha(_Searcher):
+class Asha(SearcherConfig):
     model_config = ConfigDict(json_schema_extra=_asha_clauses)
 
     max_trials: Positive
@@ -148,7 +152,7 @@ def _synchronous_clauses(searcher: Clause) -> None:
     searcher["allOf"].append(HAS_LENGTH)
 
 
-class Synchronous(_Searcher):
+class Synchronous(SearcherConfig):
     """A searcher of Determined 0.12, whose rungs are fractions of a length for every entrypoint."""
 
     model_config = ConfigDict(json_schema_extra=_synchronous_clauses)
@@ -210,7 +214,7 @@ class Explore(Section):
     """Relative change of a hyperparameter that is not resampled."""
 
 
-class PopulationBased(_Searcher):
+class PopulationBased(SearcherConfig):
     name: Literal["pbt"] = "pbt"
     """Population based training: after each round, perturbed copies of the best replace the worst."""
     population_size: Positive
@@ -225,7 +229,7 @@ class PopulationBased(_Searcher):
     """How to perturb the hyperparameters of copies."""
 
 
-class Custom(_Searcher):
+class Custom(SearcherConfig):
     name: Literal["custom"] = "custom"
     """A custom search method."""
     unit: Literal["batches", "records", "epochs"] | None = None
@@ -242,7 +246,7 @@ class Custom(_Searcher):
     """Report every validation to the class, so that it can stop trials early."""
 
 
-class Optuna(_Searcher):
+class Optuna(SearcherConfig):
     name: Literal["optuna"] = "optuna"
     """Trials from a sampler of Optuna."""
     max_trials: Positive
@@ -257,7 +261,7 @@ class Optuna(_Searcher):
 
 # Methods whose length of training can come from fields other than max_length.
 WITHOUT_MAX_LENGTH: Final = frozenset({"async_halving", "adaptive_asha", "pbt", "custom"})
-METHODS: Final[dict[str, type[_Searcher]]] = {
+METHODS: Final[dict[str, type[SearcherConfig]]] = {
     "single": Single,
     "random": Random,
     "grid": Grid,
@@ -271,18 +275,5 @@ METHODS: Final[dict[str, type[_Searcher]]] = {
     "optuna": Optuna,
 }
 
-
-Searcher = Annotated[
-    Annotated[Single, Tag(TAG + "Single")]
-    | Annotated[Random, Tag(TAG + "Random")]
-    | Annotated[Grid, Tag(TAG + "Grid")]
-    | Annotated[AsyncHalving, Tag(TAG + "AsyncHalving")]
-    | Annotated[AdaptiveAsha, Tag(TAG + "AdaptiveAsha")]
-    | Annotated[SyncHalving, Tag(TAG + "SyncHalving")]
-    | Annotated[Adaptive, Tag(TAG + "Adaptive")]
-    | Annotated[AdaptiveSimple, Tag(TAG + "AdaptiveSimple")]
-    | Annotated[PopulationBased, Tag(TAG + "PopulationBased")]
-    | Annotated[Custom, Tag(TAG + "Custom")]
-    | Annotated[Optuna, Tag(TAG + "Optuna")],
-    discriminator("name", METHODS),
-]
+SEARCHERS: Final = OpenUnion(SearcherConfig, "name", METHODS, group="detbuild.searchers", call="search")
+Searcher = Annotated[SearcherConfig, SEARCHERS]

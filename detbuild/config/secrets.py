@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, Protocol, get_args, runtime_checkable
 from urllib.parse import quote
 
 import yaml
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
     from detbuild.config.yaml import KeyPath
 
@@ -129,9 +130,36 @@ _CERTAIN: Final = 8  # from this length on, a value is hidden inside words too
 _DEEPEST: Final = 12  # levels of YAML; ends the walk of an alias inside its own anchor
 
 
+@runtime_checkable
+class Union(Protocol):
+    """The members of a field whose value names one, also one of an installed package."""
+
+    key: str
+    base: type[BaseModel]
+
+    def find(self, name: object) -> type[BaseModel] | None: ...
+
+    def models(self) -> tuple[type[BaseModel], ...]: ...
+
+
 @cache
+def unions(model: type[BaseModel]) -> Mapping[str, Union]:
+    """Return the fields of a model that packages can add members to."""
+    return {
+        name: item
+        for name, field in model.model_fields.items()
+        for item in field.metadata
+        if isinstance(item, Union)
+    }
+
+
 def marks(model: type[BaseModel]) -> Mapping[KeyPath, Mark]:
     """Return the marked fields of a model and of all sections below it, by path."""
+    return _all_marks(model, tuple(union.models() for union in unions(model).values()))
+
+
+@cache
+def _all_marks(model: type[BaseModel], _members: object) -> Mapping[KeyPath, Mark]:
     return dict(_marks(model, (), frozenset()))
 
 
@@ -143,9 +171,17 @@ def _marks(
         if found:
             yield (*path, name), found[0]
             continue
-        for section in models_in(field.annotation):
+        for section in models_of(field):
             if section not in above:
                 yield from _marks(section, (*path, name), above | {section})
+
+
+def models_of(field: FieldInfo) -> Iterator[type[BaseModel]]:
+    """Yield the models that the value of a field may have, with those of packages that were loaded."""
+    yield from models_in(field.annotation)
+    for item in field.metadata:
+        if isinstance(item, Union):
+            yield from item.models()
 
 
 def models_in(annotation: object) -> Iterator[type[BaseModel]]:
@@ -181,7 +217,68 @@ def may_hold_secrets(path: KeyPath, model: type[BaseModel]) -> bool:
 
 def mask(values: Mapping[str, object], model: type[BaseModel]) -> dict[str, object]:
     """Copy the values of a config with secrets replaced by asterisks."""
-    return {key: _masked(value, (key,), model) for key, value in values.items()}
+    unknown = _of_unknown_members(values, model)
+    return {
+        key: _hidden(value, unknown[key]) if key in unknown else _masked(value, (key,), model)
+        for key, value in values.items()
+    }
+
+
+def _of_unknown_members(values: Mapping[str, object], model: type[BaseModel]) -> Mapping[str, Union]:
+    """Return the fields whose member is unknown, e.g. because its package is no longer installed.
+
+    All their values count as secret then. A member of an installed package is loaded here.
+    """
+    return {
+        name: union
+        for name, union in unions(model).items()
+        if isinstance(section := values.get(name), Mapping)
+        and section.get(union.key) is not None
+        and union.find(section[union.key]) is None
+    }
+
+
+def _hidden(value: object, union: Union, instead: object = MASK) -> object:
+    """Replace every value of an unknown member but its name and the fields of all members."""
+    section = value if isinstance(value, Mapping) else {}
+    return {**section, **dict.fromkeys(_unshown(value, union), instead)}
+
+
+def _unshown(value: object, union: Union) -> dict[str, object]:
+    """Return the fields of an unknown member that are its own."""
+    shown = {union.key, *union.base.model_fields}
+    section = value if isinstance(value, Mapping) else {}
+    return {key: item for key, item in section.items() if key not in shown and item is not None}
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from (text for item in value.values() for text in _texts(item))
+    elif isinstance(value, (list, tuple)):
+        yield from (text for item in value for text in _texts(item))
+    elif value is not None:
+        yield str(value)
+
+
+def without_host_secrets(values: Mapping[str, object], model: type[BaseModel]) -> dict[str, object]:
+    """Copy a config for a run, without secrets that only the host uses: of registry, storage and searcher."""
+    unknown = _of_unknown_members(values, model)
+    known = {key: value for key, value in values.items() if key not in unknown}
+    return {key: _for_run(value, (key,), model) for key, value in known.items()} | {
+        key: _hidden(values[key], union, None) for key, union in unknown.items()
+    }
+
+
+def _for_run(value: object, path: KeyPath, model: type[BaseModel]) -> object:
+    if path == ("environment", "registry_auth"):
+        return None
+    if path[0] not in {"environment", *unions(model)}:
+        return value
+    if path[0] != "environment" and _mark_of(path, model) is not None:
+        return None
+    if isinstance(value, Mapping):
+        return {key: _for_run(item, (*path, key), model) for key, item in value.items()}
+    return value
 
 
 def _masked(value: object, path: KeyPath, model: type[BaseModel]) -> object:
@@ -262,7 +359,11 @@ def text_holds_secrets(text: str, model: type[BaseModel]) -> bool:
         roots = list(yaml.compose_all(text, Loader=yaml.BaseLoader))
     except (yaml.YAMLError, RecursionError):
         return False  # an unreadable config is rejected elsewhere, and other files have no fields
-    scalars = (scalar for root in roots for scalar in _scalars(root, ()))
+    scalars = [scalar for root in roots for scalar in _scalars(root, ())]
+    keys = {(name, union.key): union for name, union in unions(model).items()}
+    for path, scalar in scalars:
+        if path in keys:
+            keys[path].find(scalar)  # loads the member of a package, so that its marks are known
     return any(_has_value(path, scalar) for path, scalar in scalars if is_secret(path, model))
 
 
@@ -327,7 +428,10 @@ def known_secrets(values: Mapping[str, object], model: type[BaseModel], *more: s
         model: its model.
         more: further secrets.
     """
-    found = {*_secrets_of(values, (), model), *more}
+    unknown = _of_unknown_members(values, model)
+    marked = {key: value for key, value in values.items() if key not in unknown}
+    found = {*_secrets_of(marked, (), model), *more}
+    found |= {text for key, union in unknown.items() for text in _texts(_unshown(values[key], union))}
     spelled = {spelling for value in found for spelling in _spellings(value)}
     kept = {value for value in spelled if len(value) >= _SHORTEST and not _is_plain(value)}
     return KnownSecrets(tuple(sorted(kept, key=lambda value: (-len(value), value))))

@@ -21,11 +21,12 @@ from pydantic import (
     Strict,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError, SchemaValidator, core_schema
 
 from detbuild.config.secrets import Mark
 from detbuild.config.yaml import LARGEST, SMALLEST, show
 from detbuild.credentials import MASK
+from determined._contract.plugins import Plugin, PluginGroup
 from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 # Prefix of union members in pydantic's error paths; no key of a config can start with NUL.
 TAG: Final = "\0"
+PLUGIN: Final = f"{TAG}plugin"  # any member of a package
 Clause: TypeAlias = dict[str, Any]  # pydantic's own type of a schema
 NULL: Final[Clause] = {"type": "null"}
 _T = TypeVar("_T")
@@ -63,7 +65,13 @@ class Section(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        Section.tagged[TAG + cls.__name__] = cls
+        Section.tagged[tag_of(cls)] = cls
+
+
+def tag_of(section: type) -> str:
+    """Return the tag of a member of a union; that of a package cannot be one of ours."""
+    ours = section.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return TAG + (section.__name__ if ours else f"{section.__module__}.{section.__qualname__}")
 
 
 def wrong(
@@ -95,17 +103,125 @@ def discriminator(
 
     def tag(value: object) -> str | None:
         if not isinstance(value, dict):
-            return TAG + type(value).__name__
+            return tag_of(type(value))
         name = value.get(key)
         absent = key not in value or (name is None and key in nameless)
         member = members.get(name) if isinstance(name, str) else None
         member = otherwise if absent else member
-        return TAG + member.__name__ if member else None
+        return tag_of(member) if member else None
 
     context: dict[str, str | int | float] = {"key": key, "names": ", ".join(members)}
     return Discriminator(
         tag, custom_error_type="choice", custom_error_message="choice", custom_error_context=context
     )
+
+
+class OpenUnion:
+    """Metadata of a field: a union with members of our own and of installed packages.
+
+    A package's entry point names an object, usually a module, with the section of the member as `Config`.
+
+    Args:
+        base: the common part of all members.
+        key: the field that selects the member.
+        built_in: our own members by the value of that field.
+        group: the entry point group of packages.
+        call: the function that such an object must also have.
+        otherwise: the member without `key`.
+    """
+
+    by_group: ClassVar[dict[str, OpenUnion]] = {}
+
+    def __init__(
+        self,
+        base: type[Section],
+        key: str,
+        built_in: Mapping[str, type[Section]],
+        *,
+        group: str,
+        call: str,
+        otherwise: type[Section] | None = None,
+    ) -> None:
+        self.base, self.key, self.built_in, self.otherwise = base, key, built_in, otherwise
+        self.plugins = PluginGroup(group, built_in, self._check)
+        self._call = call
+        self._validators: dict[str, SchemaValidator] = {}
+        self._own = (*((otherwise,) if otherwise else ()), *built_in.values())
+        OpenUnion.by_group[group] = self
+
+    def find(self, name: object) -> type[Section] | None:
+        """Return the member of this name; a name that is not built in loads the package that has it."""
+        if not isinstance(name, str):
+            return None
+        return self.built_in.get(name) or self._of_package(self.plugins.find(name))
+
+    def models(self) -> tuple[type[Section], ...]:
+        """Return our own members and those of packages that were loaded."""
+        return (*self._own, *filter(None, map(self._of_package, self.plugins.loaded)))
+
+    def call(self, name: str) -> object:
+        """Return the function of a package's member; raise KeyError for any other name."""
+        plugin = self.plugins.find(name)
+        if plugin is None or plugin.error:
+            raise KeyError(name)
+        return getattr(plugin.value, self._call)
+
+    def _of_package(self, plugin: Plugin | None) -> type[Section] | None:
+        return getattr(plugin.value, "Config", None) if plugin and not plugin.error else None
+
+    def _check(self, name: str, value: object) -> str:
+        config = getattr(value, "Config", None)
+        if not isinstance(config, type) or not issubclass(config, self.base):
+            return f"its `Config` does not derive from {self.base.__module__}.{self.base.__name__}"
+        field = config.model_fields.get(self.key)
+        if field is None or field.default != name:
+            return f'its `Config` has no field `{self.key}: Literal["{name}"] = "{name}"`'
+        if not callable(getattr(value, self._call, None)):
+            return f"it has no function `{self._call}`"
+        config.model_rebuild()
+        return ""
+
+    def __get_pydantic_core_schema__(self, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        of_package = core_schema.no_info_plain_validator_function(
+            self._validated,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value, info: value.model_dump(mode=info.mode), info_arg=True
+            ),
+        )
+        return core_schema.tagged_union_schema(
+            {**{tag_of(one): handler.generate_schema(one) for one in self._own}, PLUGIN: of_package},
+            self._tag,
+            custom_error_type="choice",
+            custom_error_message="choice",
+            custom_error_context={
+                "key": self.key,
+                "names": ", ".join(self.built_in),
+                "group": self.plugins.name,
+            },
+        )
+
+    def _tag(self, value: object) -> str | None:
+        if isinstance(value, dict):
+            member = self.otherwise if value.get(self.key) is None else self.find(value[self.key])
+        else:
+            member = type(value) if isinstance(value, self.base) else None
+        if member is None:
+            return None
+        return tag_of(member) if member in self._own else PLUGIN
+
+    def _validated(self, value: object) -> object:
+        """Validate the value of a package's member, with its tag in the paths of errors."""
+        if isinstance(value, self.base):
+            return value
+        assert isinstance(value, dict)
+        section = self.find(value[self.key])
+        assert section is not None
+        tag = tag_of(section)
+        if tag not in self._validators:
+            union = core_schema.tagged_union_schema({tag: section.__pydantic_core_schema__}, lambda _: tag)
+            self._validators[tag] = SchemaValidator(union)
+        validated: object = self._validators[tag].validate_python(value)
+        return validated
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, Tag, WithJsonSchema, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from detbuild.config.environment import PARENT, ContainerPath, HostPath, Propagation
 from detbuild.config.secrets import SECRET
 from detbuild.config.section import (
-    TAG,
     Count,
+    OpenUnion,
     Section,
-    discriminator,
     matching_text,
     not_matching,
     require,
@@ -35,7 +34,9 @@ _Prefix = Annotated[
 ]
 
 
-class _Storage(Section):
+class StorageConfig(Section):
+    """The fields of all storages; each adds `type`, a literal with a default, and its own."""
+
     save_experiment_best: Count = 0
     """Number of best checkpoints of the experiment to keep."""
     save_trial_best: Count = 1
@@ -43,15 +44,18 @@ class _Storage(Section):
     save_trial_latest: Count = 1
     """Number of newest checkpoints of each trial to keep."""
 
+    if TYPE_CHECKING:
+        type: str | None
 
-class ExperimentDirectory(_Storage):
+
+class ExperimentDirectory(StorageConfig):
     """The experiment's own directory; the default without `type`."""
 
     type: None = None
     """Absent: the experiment's own directory."""
 
 
-class SharedFs(_Storage):
+class SharedFs(StorageConfig):
     """A host directory, mounted into every trial."""
 
     type: Literal["shared_fs"] = "shared_fs"
@@ -83,7 +87,7 @@ class SharedFs(_Storage):
         return posixpath.normpath(posixpath.join(self.host_path, self.storage_path or ""))
 
 
-class Directory(_Storage):
+class Directory(StorageConfig):
     """A container directory, from a bind mount or the image."""
 
     type: Literal["directory"] = "directory"
@@ -92,7 +96,7 @@ class Directory(_Storage):
     """Path of the directory in the container."""
 
 
-class S3(_Storage):
+class S3(StorageConfig):
     type: Literal["s3"] = "s3"
     """Amazon S3, or a compatible server."""
     bucket: str
@@ -107,7 +111,7 @@ class S3(_Storage):
     """Prefix of all object names."""
 
 
-class Gcs(_Storage):
+class Gcs(StorageConfig):
     type: Literal["gcs"] = "gcs"
     """Google Cloud Storage."""
     bucket: str
@@ -116,7 +120,7 @@ class Gcs(_Storage):
     """Prefix of all object names."""
 
 
-class Azure(_Storage):
+class Azure(StorageConfig):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [require("connection_string"), require("account_url")],
@@ -144,7 +148,7 @@ class Azure(_Storage):
         return self
 
 
-_TYPES: Final[dict[str, type[_Storage]]] = {
+TYPES: Final[dict[str, type[StorageConfig]]] = {
     "shared_fs": SharedFs,
     "directory": Directory,
     "s3": S3,
@@ -152,13 +156,12 @@ _TYPES: Final[dict[str, type[_Storage]]] = {
     "azure": Azure,
 }
 
-
-Storage = Annotated[
-    Annotated[ExperimentDirectory, Tag(TAG + "ExperimentDirectory")]
-    | Annotated[SharedFs, Tag(TAG + "SharedFs")]
-    | Annotated[Directory, Tag(TAG + "Directory")]
-    | Annotated[S3, Tag(TAG + "S3")]
-    | Annotated[Gcs, Tag(TAG + "Gcs")]
-    | Annotated[Azure, Tag(TAG + "Azure")],
-    discriminator("type", _TYPES, ExperimentDirectory),
-]
+STORAGES: Final = OpenUnion(
+    StorageConfig,
+    "type",
+    TYPES,
+    group="detbuild.storages",
+    call="open",
+    otherwise=ExperimentDirectory,
+)
+Storage = Annotated[StorageConfig, STORAGES]

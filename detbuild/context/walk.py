@@ -54,7 +54,7 @@ _OF_A_CONFIG: Final = re.compile(
 )
 _MAY_BE_SECRET: Final = re.compile(
     r"environment_variables|registry_auth|secret|access_key|connection_string|credential|://[^\s/]*@|_args"
-    r"|pod_spec|pachyderm|security|tensorboard_storage|data_layer|internal"
+    r"|pod_spec|pachyderm|security|checkpoint_storage|tensorboard_storage|data_layer|internal"
 )
 # Files that declare packages or set up the container are needed in the image, so they only cause a warning.
 _DECLARING: Final = re.compile(

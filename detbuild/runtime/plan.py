@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from detbuild.config.secrets import without_host_secrets
 from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
 from detbuild.runtime.gpus import LABEL, Gpu
 from detbuild.runtime.limits import cpu_limit, memory_limit, scratch
@@ -30,10 +31,6 @@ SHELL_LABEL: Final = "detbuild.shell"  # the experiment whose image a shell runs
 USER_LABEL: Final = "detbuild.user"  # UID of the submitter
 WEIGHT_LABEL: Final = "detbuild.weight"  # resources.weight
 CPU_LABEL: Final = "detbuild.cpu"  # on containers with a CPU slot: CPU slots of their home
-_HOST_ONLY: Final = {
-    "environment": ("registry_auth",),
-    "checkpoint_storage": ("access_key", "secret_key", "connection_string", "credential"),
-}
 _GRACE: Final = 3600  # seconds for a run to checkpoint after a stop
 _SHELL_GRACE: Final = 10  # seconds between SIGTERM and SIGKILL
 
@@ -167,7 +164,7 @@ def _info(
         max_length=request.length,
         milestones=request.milestones,
         hparams=request.hparams,
-        config=_visible_config(config),
+        config=without_host_secrets(config.resolved(), type(config)),
         test_mode=header.test_mode,
         checkpoints=request.checkpoints or source,
         warm_start=bool(source) and not request.checkpoints,
@@ -178,16 +175,6 @@ def _info(
         startup_hook=header.startup_hook,
         run_hooks=header.local_hooks or not header.local,
     )
-
-
-def _visible_config(config: ExperimentConfig) -> dict[str, object]:
-    """Return the config for the run, without the credentials of registry and storage."""
-    resolved = config.resolved()
-    for section, names in _HOST_ONLY.items():
-        values = resolved.get(section)
-        if isinstance(values, dict):
-            resolved[section] = {key: None if key in names else value for key, value in values.items()}
-    return resolved
 
 
 def variables(config: ExperimentConfig) -> dict[str, str]:

@@ -38,7 +38,7 @@ class Trials:
     """
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter], seed: int) -> None:
-        self.hyperparameters = hyperparameters
+        self.hyperparameters, self.seed = hyperparameters, seed
         self.random = RandomState(seed)
         self.count = 0
         self._replaced = 0

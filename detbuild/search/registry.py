@@ -1,9 +1,12 @@
-"""Search methods by their names in the config."""
+"""Search methods by their names in the config: our own, and those of installed packages.
+
+Each is a function of the searcher's section of the config and of the trials to create. It returns a `Policy`,
+or a whole `SearchMethod` if it replays in its own way.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, cast
 
 from detbuild.config import searcher as configs
 from detbuild.config.section import UNITS
@@ -26,57 +29,29 @@ if TYPE_CHECKING:
     from detbuild.search.method import SearchMethod
     from determined._contract.run_info import Length
 
-S = TypeVar("S")
+    Made = Callable[..., Policy | SearchMethod]  # of the method's own section, and of Trials
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """Inputs of a search."""
-
-    config: ExperimentConfig
-    context_dir: Path | None  # from which the hook of a custom search is imported
-
-    @property
-    def seed(self) -> int:
-        return self.config.reproducibility.experiment_seed or 0
-
-    @property
-    def trials(self) -> Trials:
-        return Trials(self.config.hyperparameters, self.seed)
-
-    def searcher(self, kind: type[S]) -> S:
-        assert isinstance(self.config.searcher, kind)
-        return self.config.searcher
-
-    def search(self, policy: Policy) -> Search:
-        return Search(policy, smaller_is_better=self.config.searcher.smaller_is_better)
+def _single(searcher: configs.Single, trials: Trials) -> Policy:
+    return single_search(trials, length=searcher.max_length)
 
 
-def _single(given: _Given) -> SearchMethod:
-    return given.search(single_search(given.trials, length=given.config.searcher.max_length))
-
-
-def _random(given: _Given) -> SearchMethod:
-    searcher = given.searcher(configs.Random)
-    policy = random_search(
-        given.trials,
+def _random(searcher: configs.Random, trials: Trials) -> Policy:
+    return random_search(
+        trials,
         max_trials=searcher.max_trials,
         max_concurrent_trials=searcher.max_concurrent_trials,
         length=searcher.max_length,
     )
-    return given.search(policy)
 
 
-def _grid(given: _Given) -> SearchMethod:
-    searcher = given.searcher(configs.Grid)
-    policy = grid_search(
-        given.trials, max_concurrent_trials=searcher.max_concurrent_trials, length=searcher.max_length
+def _grid(searcher: configs.Grid, trials: Trials) -> Policy:
+    return grid_search(
+        trials, max_concurrent_trials=searcher.max_concurrent_trials, length=searcher.max_length
     )
-    return given.search(policy)
 
 
-def _async_halving(given: _Given) -> SearchMethod:
-    searcher = given.searcher(configs.AsyncHalving)
+def _async_halving(searcher: configs.AsyncHalving, trials: Trials) -> Policy:
     length, unit = _top(searcher)
     form = StoppingHalving if _stops(searcher) else AsyncHalving
     halving = Halving(
@@ -87,11 +62,10 @@ def _async_halving(given: _Given) -> SearchMethod:
         max_trials=searcher.max_trials,
         max_concurrent_trials=searcher.max_concurrent_trials,
     )
-    return given.search(form(given.trials, halving))
+    return form(trials, halving)
 
 
-def _adaptive_asha(given: _Given) -> SearchMethod:
-    searcher = given.searcher(configs.AdaptiveAsha)
+def _adaptive_asha(searcher: configs.AdaptiveAsha, trials: Trials) -> Policy:
     length, unit = _top(searcher)
     brackets = asha_brackets(
         mode=searcher.mode,
@@ -102,19 +76,17 @@ def _adaptive_asha(given: _Given) -> SearchMethod:
         max_trials=searcher.max_trials,
         max_concurrent_trials=searcher.max_concurrent_trials,
     )
-    policy = adaptive_asha(
-        given.trials,
+    return adaptive_asha(
+        trials,
         brackets,
         length=length,
         unit=unit,
         divisor=searcher.divisor,
         stopping=_stops(searcher),
     )
-    return given.search(policy)
 
 
-def _sync_halving(given: _Given) -> SearchMethod:
-    searcher = given.searcher(configs.SyncHalving)
+def _sync_halving(searcher: configs.SyncHalving, trials: Trials) -> Policy:
     length = _max_length(searcher)
     stages = stages_for_budget(
         num_rungs=searcher.num_rungs,
@@ -122,56 +94,53 @@ def _sync_halving(given: _Given) -> SearchMethod:
         budget=searcher.budget.count,
         divisor=searcher.divisor,
     )
-    return given.search(SyncHalving(given.trials, stages, length.unit))
+    return SyncHalving(trials, stages, length.unit)
 
 
-def _adaptive(given: _Given) -> SearchMethod:
-    searcher = given.searcher(configs.Adaptive)
+def _adaptive(searcher: configs.Adaptive, trials: Trials) -> Policy:
     length = _max_length(searcher)
     chosen = sorted(searcher.bracket_rungs, reverse=True)
-    policy = adaptive(
-        given.trials,
+    return adaptive(
+        trials,
         chosen or bracket_rungs(searcher.mode, searcher.max_rungs),
         length=length,
         budget=searcher.budget.count,
         divisor=searcher.divisor,
     )
-    return given.search(policy)
 
 
-def _adaptive_simple(given: _Given) -> SearchMethod:
-    searcher = given.searcher(configs.AdaptiveSimple)
-    policy = adaptive_simple(
-        given.trials,
+def _adaptive_simple(searcher: configs.AdaptiveSimple, trials: Trials) -> Policy:
+    return adaptive_simple(
+        trials,
         bracket_rungs(searcher.mode, searcher.max_rungs),
         length=_max_length(searcher),
         max_trials=searcher.max_trials,
         divisor=searcher.divisor,
     )
-    return given.search(policy)
 
 
-def _pbt(given: _Given) -> SearchMethod:
-    return given.search(Pbt(given.trials, given.searcher(configs.PopulationBased)))
+def _pbt(searcher: configs.PopulationBased, trials: Trials) -> Policy:
+    return Pbt(trials, searcher)
 
 
-def _custom(given: _Given) -> SearchMethod:
-    kind: DeviceKind = "cuda" if given.config.resources.slots_per_trial else "cpu"
-    variables = (text.partition("=") for text in given.config.environment.environment_variables.of(kind))
+def _optuna(searcher: configs.Optuna, trials: Trials) -> SearchMethod:
+    return OptunaSearch(trials, searcher, trials.seed)
+
+
+def _custom(config: ExperimentConfig, trials: Trials, context_dir: Path | None) -> SearchMethod:
+    kind: DeviceKind = "cuda" if config.resources.slots_per_trial else "cpu"
+    variables = (text.partition("=") for text in config.environment.environment_variables.of(kind))
+    assert isinstance(config.searcher, configs.Custom)
     return CustomSearch(
-        given.trials,
-        given.searcher(configs.Custom),
-        given.seed,
-        context_dir=given.context_dir,
+        trials,
+        config.searcher,
+        trials.seed,
+        context_dir=context_dir,
         variables={name: value for name, _, value in variables},
     )
 
 
-def _optuna(given: _Given) -> SearchMethod:
-    return OptunaSearch(given.trials, given.searcher(configs.Optuna), given.seed)
-
-
-METHODS: Final[Mapping[str, Callable[[_Given], SearchMethod]]] = {
+METHODS: Final[Mapping[str, Made]] = {
     "single": _single,
     "random": _random,
     "grid": _grid,
@@ -181,7 +150,6 @@ METHODS: Final[Mapping[str, Callable[[_Given], SearchMethod]]] = {
     "adaptive": _adaptive,
     "adaptive_simple": _adaptive_simple,
     "pbt": _pbt,
-    "custom": _custom,
     "optuna": _optuna,
 }
 
@@ -196,7 +164,15 @@ def search_method(config: ExperimentConfig, context_dir: Path | None = None) -> 
     Raises:
         ConfigError: A setting or package that the method needs is missing.
     """
-    return METHODS[config.searcher.name](_Given(config, context_dir))
+    searcher = config.searcher
+    trials = Trials(config.hyperparameters, config.reproducibility.experiment_seed or 0)
+    if isinstance(searcher, configs.Custom):
+        return _custom(config, trials, context_dir)
+    made = METHODS.get(searcher.name) or cast("Made", configs.SEARCHERS.call(searcher.name))
+    found = made(searcher, trials)
+    if hasattr(found, "decide"):
+        return cast("SearchMethod", found)
+    return Search(found, smaller_is_better=searcher.smaller_is_better)
 
 
 def time_metric(config: ExperimentConfig) -> str:

@@ -66,8 +66,8 @@ PLAIN: Models = {
     "task_container_defaults": TaskContainerDefaults,
 }
 KINDS: Mapping[str, tuple[str, type[Section], Models]] = {
-    "searcher": ("name", searcher._Searcher, searcher.METHODS),
-    "checkpoint_storage": ("type", storage._Storage, storage._TYPES),
+    "searcher": ("name", searcher.SearcherConfig, searcher.METHODS),
+    "checkpoint_storage": ("type", storage.StorageConfig, storage.TYPES),
     "hyperparameters": ("type", Section, hyperparameters._KINDS),
 }
 
@@ -119,6 +119,7 @@ def test_the_page_has_no_other_sections_and_no_section_of_the_parser_is_left_out
     assert set(documented()) == {heading for heading, _ in expected()}
     told = {*PLAIN.values(), *(model for _, _, members in KINDS.values() for model in members.values())}
     told |= {storage.ExperimentDirectory}  # what a storage without `type` is; it has the common fields alone
+    told |= {searcher.SearcherConfig, storage.StorageConfig}  # the common fields
     assert [model for model in reached(ExperimentConfig, HostFile) if model not in told] == []
 
 
@@ -126,7 +127,7 @@ def reached(*models: type[Section]) -> Iterator[type[Section]]:
     for model in models:
         yield model
         for field in model.model_fields.values():
-            yield from reached(*_sections(field.annotation))
+            yield from reached(*_sections(field))
 
 
 def test_fields_of_a_master_that_are_taken_without_effect_are_named() -> None:

@@ -105,6 +105,7 @@ def test_everything_is_caught_only_at_the_outermost_boundaries() -> None:
         "detbuild/cli/__main__.py",
         "detbuild/controller/__main__.py",
         "detbuild/search/hook.py",
+        "harness/determined/_contract/plugins.py",  # foreign packages
         "harness/determined/exec/worker.py",
     }
     found = {name(path) for path in MODULES if any(catches_all(node) for node in ast.walk(parse(path)))}

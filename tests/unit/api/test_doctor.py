@@ -12,6 +12,7 @@ from detbuild.api.doctor import RULES, CheckContext, Rule, Verdict, examine, fat
 from detbuild.errors import EngineError
 from detbuild.events import ignore
 from tests.fakes import INFO, FakeEngine, gpus
+from tests.plugins import write_package
 
 
 @pytest.fixture
@@ -144,3 +145,12 @@ def test_the_hosts_config_is_judged(tmp_path, text, severity, finding):
     (found,) = examine(client_of(tmp_path, FakeEngine), rules)
     assert found.severity == severity
     assert finding in found.finding
+
+
+def test_packages_that_add_members_are_listed_and_broken_ones_named(context, tmp_path, monkeypatch):
+    assert doctor.plugins(context) == ok("no package adds any")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    package = write_package(tmp_path / "site", "detbuild.searchers", "odd", "import missing_anywhere")
+    found = doctor.plugins(context)
+    assert (found.severity, found.hint) == ("warning", "repair or uninstall these packages")
+    assert found.finding.startswith(f"`odd`: {package} cannot be used: ModuleNotFoundError")

@@ -6,6 +6,7 @@ import pytest
 
 from detbuild.config.parse import parse_config
 from tests.experiments import write_experiment
+from tests.plugins import write_package
 
 GOOD = "entrypoint: model_def:T\nsearcher: {name: single, metric: loss, max_length: {batches: 3}}\n"
 
@@ -111,6 +112,14 @@ def test_the_schema_is_written_to_stdout_or_a_file(shell, tmp_path):
     path = tmp_path / "schema.json"
     assert shell("detbuild", "config", "schema", "-o", str(path)).out == f"{path}\n"
     assert path.read_text() == outcome.out
+
+
+def test_a_package_that_cannot_be_in_the_schema_is_named(shell, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    package = write_package(tmp_path / "site", "detbuild.storages", "odd", "raise ValueError('odd')")
+    outcome = shell("detbuild", "config", "schema")
+    assert outcome.err == f"warning: `odd` is left out: {package} cannot be used: ValueError: odd\n"
+    assert '"odd"' not in outcome.out
 
 
 def test_a_schema_that_cannot_be_written_is_a_plain_error(shell, tmp_path):

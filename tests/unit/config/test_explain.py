@@ -156,7 +156,7 @@ def test_every_field_that_holds_others_is_known_to_the_reader_of_yaml() -> None:
         name
         for model in (ExperimentConfig, Environment, *METHODS.values())
         for name, field in model.model_fields.items()
-        if next(_sections(field.annotation), None)
+        if next(_sections(field), None)
     }
     assert held - SECTIONS <= {
         *("log_policies", "integrations", "retention_policy", "slurm", "pbs"),

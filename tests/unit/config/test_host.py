@@ -155,7 +155,7 @@ def test_a_default_of_storage_may_be_completed_by_the_experiment(tmp_path: Path)
             [
                 (
                     "1:28: checkpoint_storage.type: unknown type 's4'; "
-                    "one of shared_fs, directory, s3, gcs, azure"
+                    "one of shared_fs, directory, s3, ...; packages add others (`detbuild.storages`)"
                 )
             ],
         ),

@@ -159,7 +159,7 @@ def paths() -> Iterator[str]:
     for name, field in ExperimentConfig.model_fields.items():
         sections: list[type[BaseModel]] = [
             section
-            for section in _sections(field.annotation)
+            for section in _sections(field)
             if section.__name__ in AS_A_WHOLE.get(name, {section.__name__})
         ]
         if sections and name not in {*READ, *NOT_IMPLEMENTED, *IGNORED_FIELDS}:

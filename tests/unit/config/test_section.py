@@ -11,7 +11,6 @@ from pydantic import Tag, TypeAdapter, ValidationError
 from detbuild.config.parse import parse_config
 from detbuild.config.secrets import SECRET
 from detbuild.config.section import (
-    TAG,
     Count,
     IntRange,
     Section,
@@ -21,6 +20,7 @@ from detbuild.config.section import (
     integral,
     nullable,
     require,
+    tag_of,
     training_length,
     wrong,
 )
@@ -39,7 +39,7 @@ class Plain(Section):
 
 
 Either = Annotated[
-    Annotated[Leaf, Tag(TAG + "Leaf")] | Annotated[Plain, Tag(TAG + "Plain")],
+    Annotated[Leaf, Tag(tag_of(Leaf))] | Annotated[Plain, Tag(tag_of(Plain))],
     discriminator("kind", {"leaf": Leaf}, Plain),
 ]
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from detbuild.config.hyperparameters import leaves
 from detbuild.errors import SearchError
 from detbuild.search.base import WORST, assembled, cost, value_at
-from detbuild.search.method import Began, Create, Finish, TrialEnd, TrialEnded, Validated, from_json, to_json
+from detbuild.search.method import Began, Create, TrialEnd, TrialEnded, Validated, from_json, to_json
 from detbuild.search.preview import Simulator
 from tests.unit.search.searches import config_of, equal_results, run, search_of
 
@@ -59,34 +59,6 @@ def test_a_smaller_cost_is_better_and_no_number_the_worst(
     metric: float | None, smaller: bool, expected: float
 ) -> None:
     assert cost(metric, smaller_is_better=smaller) == expected
-
-
-@EVERY
-def test_what_is_told_of_strangers_and_twice_changes_nothing(name: str) -> None:
-    search = search_of(**SEARCHES[name])
-    search.decide(Began())
-    assert search.decide(Began()) == []
-    assert search.decide(Validated(trial_id=99, time=1, metric=1)) == []
-    assert search.decide(TrialEnded(trial_id=99, reason=TrialEnd.ERRORED)) == []
-    search.decide(TrialEnded(trial_id=1, reason=TrialEnd.ERRORED))
-    assert search.decide(TrialEnded(trial_id=1, reason=TrialEnd.INVALID_HP)) == []
-    assert search.decide(Validated(trial_id=1, time=27, metric=1)) == []
-
-
-@EVERY
-def test_a_search_that_has_finished_decides_nothing_more(name: str) -> None:
-    simulator = Simulator(search_of(**SEARCHES[name]), equal_results)
-    history = simulator.run().history
-    assert [event for event, actions in history if Finish() in actions] == [history[-1][0]]
-    assert simulator.method.decide(history[-1][0]) == []
-    assert simulator.method.progress == 1
-
-
-@EVERY
-def test_another_seed_gives_other_trials(name: str) -> None:
-    trials = [[*run(equal_results, **SEARCHES[name], seed=seed).creates.values()] for seed in (1, 1, 2)]
-    assert trials[0] == trials[1]
-    assert {create.request_id for create in trials[0]}.isdisjoint(create.request_id for create in trials[2])
 
 
 def some_world(random: python_random.Random) -> object:
@@ -186,14 +158,6 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
-
-
-@EVERY
-def test_replay_decides_the_same_at_every_event(name: str) -> None:
-    random = python_random.Random(3)
-    history = run(some_world(random), **SEARCHES[name], random=random).history
-    again = search_of(**SEARCHES[name])
-    assert [again.decide(event) for event, _ in history] == [actions for _, actions in history]
 
 
 def test_a_record_that_differs_cannot_be_continued() -> None:
