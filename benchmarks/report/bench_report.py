@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from detbuild.report.document import document, read_all
+from detbuild.api.report import read_all
+from detbuild.report.document import document
 from detbuild.report.page import render
 from tests.browser.chromium import Page, browser
 from tests.synthetic import HOSTILE, experiment

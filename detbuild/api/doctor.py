@@ -418,3 +418,11 @@ def fatal(finding: str, hint: str) -> Verdict:
 
 
 NO_ENGINE = Verdict("warning", "not checked: no engine answers")
+
+
+def engine_version(connection: Connection) -> str | None:
+    """Return the version of the engine; None if none answers."""
+    try:
+        return connection.connect().info().version
+    except EngineError:
+        return None

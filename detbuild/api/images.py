@@ -41,16 +41,14 @@ def _document(image: ImageState, names: Mapping[str, tuple[int, ...]]) -> Docume
     }
 
 
-def prune(
-    connection: Connection, *, hours: float, dry_run: bool, removed: Callable[[ImageState], None]
-) -> int:
+def prune(connection: Connection, *, hours: float, dry_run: bool, removed: Callable[[str, int], None]) -> int:
     """Remove unused images that are older than some hours.
 
     Args:
         connection: Experiments of its home that have not ended keep their images.
         hours: Newer images are kept.
         dry_run: Remove nothing.
-        removed: Is called with each removed image.
+        removed: Is called with the ID and the bytes of each removed image.
 
     Returns:
         The number of all images before.
@@ -63,7 +61,7 @@ def prune(
     for image in prunable(every, in_use, before=time.time() - hours * _HOUR):
         if not dry_run:
             engine.remove_image(image.id)
-        removed(image)
+        removed(image.id, image.size)
     return len(every)
 
 

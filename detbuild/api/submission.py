@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from detbuild.api.connection import Connection
     from detbuild.api.documents import Document
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.context.walk import Listing
+    from detbuild.context.walk import Kept as Kept
+    from detbuild.context.walk import LeftOut as LeftOut
+    from detbuild.context.walk import Listing as Listing
     from detbuild.engine.protocol import ContainerSpec
     from detbuild.events import Emit
-    from detbuild.experiment import SubmitRequest
+    from detbuild.experiment import SubmitRequest as SubmitRequest
     from detbuild.store.state import ExperimentState
     from determined._contract.run_info import RunInfo
 

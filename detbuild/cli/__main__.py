@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from detbuild.api.client import Client
 from detbuild.api.connection import docker_engine
-from detbuild.cli.arguments import Session
+from detbuild.cli.output import no_output
 from detbuild.cli.terminal import guarded
 from detbuild.errors import DetbuildError
 from detbuild.peer import check_determined
@@ -30,7 +31,7 @@ def main() -> None:
     from detbuild.cli.commands import detbuild
 
     with guarded():
-        code = run(detbuild, "detbuild", sys.argv[1:], _session())
+        code = run(detbuild, "detbuild", sys.argv[1:], _client())
     sys.exit(code)
 
 
@@ -39,16 +40,16 @@ def det() -> None:
     from detbuild.cli.commands import det as group
 
     with guarded():
-        code = run(group, "det", sys.argv[1:], _session())
+        code = run(group, "det", sys.argv[1:], _client())
     sys.exit(code)
 
 
-def run(group: click.Group, name: str, argv: Sequence[str], session: Session) -> int:
+def run(group: click.Group, name: str, argv: Sequence[str], client: Client) -> int:
     """Run one command line and return its exit code; print any error to stderr."""
     debug = "--debug" in argv
     try:
         check_determined()
-        code = group.main(list(argv), prog_name=name, standalone_mode=False, obj=session)
+        code = group.main(list(argv), prog_name=name, standalone_mode=False, obj=client)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code
@@ -60,11 +61,11 @@ def run(group: click.Group, name: str, argv: Sequence[str], session: Session) ->
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except DetbuildError as error:
-        _record(session.home, debug=debug)
+        _record(client.path, debug=debug)
         _print_error(error.cause, error.hint, error.details)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  (the outermost boundary: a bug in detbuild)
-        log = _record(session.home, debug=debug)
+        log = _record(client.path, debug=debug)
         _print_error(
             f"detbuild failed: {type(error).__name__}: {error}",
             f"report this bug in detbuild, with {log}" if log else "run it again with --debug",
@@ -73,8 +74,8 @@ def run(group: click.Group, name: str, argv: Sequence[str], session: Session) ->
     return code if isinstance(code, int) else 0
 
 
-def _session() -> Session:
-    return Session(home=home_of(os.environ), environ=dict(os.environ), connect=docker_engine)
+def _client() -> Client:
+    return Client(path=home_of(os.environ), environ=dict(os.environ), connect=docker_engine, emit=no_output)
 
 
 def _print_error(cause: str, hint: str, details: Sequence[str] = ()) -> None:

@@ -1,26 +1,20 @@
-"""Arguments and options that several commands share.
-
-What a command gets from its environment, read once in `__main__`.
-"""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from detbuild.api.client import Client
 from detbuild.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from click.shell_completion import CompletionItem
-
-    from detbuild.api.client import Client
-    from detbuild.engine.protocol import Engine
 
 _CONFIG_SUFFIXES = {".yaml", ".yml", ".json"}
 config_argument = click.argument(
@@ -64,9 +58,9 @@ any_context_option = click.option(
 
 def complete_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str | CompletionItem]:
     """Complete experiment IDs, newest first; reads only folder names, to be fast."""
-    session = ctx.find_object(Session)
+    client = ctx.find_object(Client)
     try:
-        home = session.home if session else None
+        home = client.path if client else None
         names = os.listdir(home / "experiments") if home else []  # noqa: PTH208  # allowed: names, and fast
     except OSError:
         return []
@@ -165,19 +159,4 @@ def _near_config(path: Path) -> Path | None:
     return path.with_name(near[0]) if near else None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Session:
-    home: Path  # $DETBUILD_HOME: where experiments live
-    environ: Mapping[str, str]
-    connect: Callable[[], Engine]
-
-    @property
-    def client(self) -> Client:
-        """The client of the command, which prints warnings on stderr."""
-        from detbuild.api.client import Client
-        from detbuild.cli.output import no_output
-
-        return Client(path=self.home, environ=self.environ, connect=self.connect, emit=no_output)
-
-
-pass_session = click.make_pass_decorator(Session)
+pass_client = click.make_pass_decorator(Client)

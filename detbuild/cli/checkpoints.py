@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import Session, experiment_argument, pass_session
+from detbuild.cli.arguments import experiment_argument, pass_client
 from detbuild.cli.commands import Command
 from detbuild.cli.experiments import confirm
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from detbuild.api.checkpoint import Checkpoint
+    from detbuild.api.client import Client
     from detbuild.cli.table import Columns, Row
 
 output_option = click.option(
@@ -41,15 +42,15 @@ uuid_argument = click.argument("uuid", metavar="UUID")
 @json_option
 @csv_option
 @click.option("-q", "--quiet", is_flag=True, help="Print UUIDs only.")
-@pass_session
-def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: bool, quiet: bool) -> None:
+@pass_client
+def list_(client: Client, /, *, experiment_id: int, as_json: bool, as_csv: bool, quiet: bool) -> None:
     """List the checkpoints of an experiment, newest first.
 
     With --json: a list of {"uuid", "experiment_id", "trial_id", "run", "steps_completed", "state", "size",
     "files", "metrics", "directory", "url"}; state is COMPLETED, PARTIALLY_DELETED, ERROR (found damaged) or
     DELETED; directory is null if it is not on this host, url if it is not in the cloud.
     """
-    rows = [one.document() for one in session.client.experiment(experiment_id).checkpoints()]
+    rows = [one.document() for one in client.experiment(experiment_id).checkpoints()]
     if quiet:
         for row in rows:
             click.echo(row["uuid"])
@@ -78,15 +79,15 @@ def show_checkpoints(rows: Sequence[Row], experiment_id: int, *, as_json: bool, 
 @click.command(cls=Command)
 @uuid_argument
 @json_option
-@pass_session
-def describe(session: Session, /, *, uuid: str, as_json: bool) -> None:
+@pass_client
+def describe(client: Client, /, *, uuid: str, as_json: bool) -> None:
     """Show one checkpoint and verify each of its files against the manifest.
 
     A unique prefix of the UUID is enough. With --json: the keys of `detbuild checkpoint list --json`,
     "contents" (path and bytes of each file) and "damage" (a list, empty if it is intact). The exit code is 4
     if it is damaged.
     """
-    found = session.client.checkpoint(uuid)
+    found = client.checkpoint(uuid)
     row, problems = found.document(), found.damage()
     contents = found.contents() if row["directory"] or row["url"] else {}
     if as_json:
@@ -115,13 +116,13 @@ def _show(row: Row, contents: Mapping[str, int], problems: Sequence[str]) -> Non
 @click.option(  # accepted; there is no master
     "--mode", type=click.Choice(["direct", "master", "auto"]), hidden=True, expose_value=False
 )
-@pass_session
-def download(session: Session, /, *, uuid: str, target: Path | None) -> None:
+@pass_client
+def download(client: Client, /, *, uuid: str, target: Path | None) -> None:
     """Download a checkpoint, verify it, and print its directory.
 
     A unique prefix of the UUID is enough. A damaged checkpoint is an error and leaves no files.
     """
-    fetch(session.client.checkpoint(uuid), target)
+    fetch(client.checkpoint(uuid), target)
 
 
 def fetch(found: Checkpoint, target: Path | None) -> None:
@@ -148,8 +149,8 @@ def _metrics(row: Row) -> str:
     help="Delete only matching files, e.g. 'optimizer/**'. May be repeated.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
-@pass_session
-def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...], yes: bool) -> None:
+@pass_client
+def delete(client: Client, /, *, uuids: tuple[str, ...], globs: tuple[str, ...], yes: bool) -> None:
     """Delete checkpoints, on this host and in the cloud.
 
     A unique prefix of a UUID is enough; commas may separate UUIDs. Registered model versions and the source
@@ -158,7 +159,7 @@ def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...
     names = [name for word in uuids for name in word.split(",") if name]
     what = "files of checkpoint" if globs else "checkpoint"
     confirm(f"permanently delete {what} {', '.join(names)}", yes=yes)
-    for uuid in session.client.delete_checkpoints(names, globs):
+    for uuid in client.delete_checkpoints(names, globs):
         click.echo(uuid)
 
 
@@ -178,9 +179,9 @@ def delete(session: Session, /, *, uuids: tuple[str, ...], globs: tuple[str, ...
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be deleted; delete nothing.")
 @json_option
-@pass_session
+@pass_client
 def gc(
-    session: Session,
+    client: Client,
     /,
     *,
     experiment_id: int,
@@ -201,7 +202,7 @@ def gc(
         "save_trial_latest": save_trial_latest,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
-    found = session.client.experiment(experiment_id).collect(dry_run=dry_run, **overrides)
+    found = client.experiment(experiment_id).collect(dry_run=dry_run, **overrides)
     if as_json:
         show_json({"kept": list(found.kept), "deleted": list(found.garbage)})
         return
@@ -217,14 +218,14 @@ def gc(
 @click.option(
     "--uuid", metavar="UUID", help="UUID to store it under.  [default: its directory's name, or a new one]"
 )
-@pass_session
-def import_(session: Session, /, *, source: Path, uuid: str | None) -> None:
+@pass_client
+def import_(client: Client, /, *, source: Path, uuid: str | None) -> None:
     """Import a checkpoint and print its UUID.
 
     PATH is its directory or a tar file of it. An experiment starts from it with
     `searcher.source_checkpoint_uuid`.
     """
-    click.echo(session.client.import_checkpoint(source, uuid))
+    click.echo(client.import_checkpoint(source, uuid))
 
 
 def _boolean(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bool | None:
@@ -246,15 +247,15 @@ smaller_option = click.option(
 )
 @json_option
 @csv_option
-@pass_session
+@pass_client
 def list_checkpoints(
-    session: Session, /, *, experiment_id: int, best: int | None, as_json: bool, as_csv: bool
+    client: Client, /, *, experiment_id: int, best: int | None, as_json: bool, as_csv: bool
 ) -> None:
     """List the checkpoints of an experiment, newest first; with --best, the best first.
 
     With --json: a list as from `detbuild checkpoint list --json`.
     """
-    experiment = session.client.experiment(experiment_id)
+    experiment = client.experiment(experiment_id)
     found = experiment.checkpoints() if best is None else experiment.best_checkpoints()[:best]
     rows = [one.document() for one in found]
     show_checkpoints(rows, experiment_id, as_json=as_json, as_csv=as_csv)
@@ -280,9 +281,9 @@ def list_checkpoints(
 )
 @smaller_option
 @click.option("-q", "--quiet", is_flag=True, hidden=True, help="Accepted; only directories are printed.")
-@pass_session
+@pass_client
 def download_best(
-    session: Session,
+    client: Client,
     /,
     *,
     experiment_id: int,
@@ -295,7 +296,7 @@ def download_best(
     """Download the best checkpoints of an experiment, one per trial, and print their directories."""
     from detbuild.errors import ConfigError
 
-    experiment = session.client.experiment(experiment_id)
+    experiment = client.experiment(experiment_id)
     found = experiment.best_checkpoints(sort_by, smaller_is_better=smaller_is_better)[:top_n]
     if not found:
         metric = sort_by or experiment.header().metric or "a metric"
@@ -317,9 +318,9 @@ def download_best(
     type=click.Path(path_type=Path),
     help="Output directory, new or empty.  [default: experiment_<id>_model_def]",
 )
-@pass_session
-def download_model_def(session: Session, /, *, experiment_id: int, target: Path | None) -> None:
+@pass_client
+def download_model_def(client: Client, /, *, experiment_id: int, target: Path | None) -> None:
     """Copy an experiment's code out of its image, and print the directory."""
     directory = target or Path(f"experiment_{experiment_id}_model_def")
-    session.client.experiment(experiment_id).download_code(directory)
+    client.experiment(experiment_id).download_code(directory)
     click.echo(directory)

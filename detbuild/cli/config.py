@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from detbuild.cli.arguments import (
-    Session,
     check_config_file,
     config_argument,
     experiment_argument,
     overrides_option,
-    pass_session,
+    pass_client,
     secrets_option,
     template_option,
 )
@@ -25,6 +25,9 @@ from detbuild.cli.table import json_option, show_json, show_table
 from detbuild.jsontext import json_text
 from detbuild.units import counted
 
+if TYPE_CHECKING:
+    from detbuild.api.client import Client
+
 
 @click.command(cls=Command)
 @config_argument
@@ -32,9 +35,9 @@ from detbuild.units import counted
 @template_option
 @json_option
 @secrets_option
-@pass_session
+@pass_client
 def check(
-    session: Session,
+    client: Client,
     /,
     *,
     config: Path,
@@ -52,7 +55,7 @@ def check(
     from detbuild.api import config as configs
 
     check_config_file(config)
-    checked = configs.check(session.client, config, overrides, templates, show_secrets=show_secrets)
+    checked = configs.check(client, config, overrides, templates, show_secrets=show_secrets)
     if as_json:
         show_json({"config": checked.shown, "sources": checked.sources}, show_secrets=show_secrets)
     else:
@@ -62,10 +65,10 @@ def check(
 @click.command(cls=Command)
 @experiment_argument
 @secrets_option
-@pass_session
-def config(session: Session, *, experiment_id: int, show_secrets: bool) -> None:
+@pass_client
+def config(client: Client, *, experiment_id: int, show_secrets: bool) -> None:
     """Print an experiment's config with defaults; secrets and values of variables are masked."""
-    found = session.client.experiment(experiment_id).config(masked=not show_secrets)
+    found = client.experiment(experiment_id).config(masked=not show_secrets)
     show_json(found, show_secrets=show_secrets)
 
 
@@ -101,9 +104,9 @@ def write_schema(*, output: Path) -> None:
 @overrides_option
 @template_option
 @json_option
-@pass_session
+@pass_client
 def preview_search(
-    session: Session,
+    client: Client,
     /,
     *,
     config: Path,
@@ -118,7 +121,7 @@ def preview_search(
     from detbuild.api.config import preview
 
     check_config_file(config)
-    planned = preview(session.client, config, overrides, templates)
+    planned = preview(client, config, overrides, templates)
     rows = [asdict(row) for row in planned.rows]
     if as_json:
         show_json({"unit": planned.unit, "rows": rows, "trials": planned.trials, "total": planned.total})

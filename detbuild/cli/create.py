@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from detbuild.cli.arguments import (
-    Session,
     any_context_option,
     check_config_file,
     config_argument,
     directory_argument,
     include_option,
     overrides_option,
-    pass_session,
+    pass_client,
     secrets_option,
     template_option,
 )
@@ -33,9 +32,9 @@ from detbuild.units import counted, size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from detbuild.context.walk import Kept, LeftOut, Listing
+    from detbuild.api.client import Client
+    from detbuild.api.submission import Kept, LeftOut, Listing, SubmitRequest
     from detbuild.events import Emit, Event
-    from detbuild.experiment import SubmitRequest
     from detbuild.store.state import ExperimentState
 
 # Options of Determined's command that have no effect here -> what to do instead.
@@ -95,9 +94,9 @@ def _elsewhere(command: Callable[..., int]) -> Callable[..., int]:
 @secrets_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the ID only.")
 @_elsewhere
-@pass_session
+@pass_client
 def create(  # noqa: PLR0913  (one parameter an option)
-    session: Session,
+    client: Client,
     /,
     *,
     config: Path,
@@ -133,7 +132,7 @@ def create(  # noqa: PLR0913  (one parameter an option)
         raise click.UsageError("--paused cannot be combined with --local, --follow or --test")
     check_config_file(config)
     request = request_file(
-        session.client,
+        client,
         config,
         directory,
         overrides=overrides,
@@ -145,16 +144,16 @@ def create(  # noqa: PLR0913  (one parameter an option)
         local_hooks=hooks,
     )
     if dry_run:
-        show_plan(session, request, as_json=False, show_secrets=show_secrets, of_this_host=True)
+        show_plan(client, request, as_json=False, show_secrets=show_secrets, of_this_host=True)
         return 0
-    return Creation(session, quiet=quiet, paused=paused).run(request, local=local, follow=follow or test)
+    return Creation(client, quiet=quiet, paused=paused).run(request, local=local, follow=follow or test)
 
 
 class Creation:
     """One submission, which Ctrl-C may interrupt at any point."""
 
-    def __init__(self, session: Session, *, quiet: bool, paused: bool) -> None:
-        self.session = session
+    def __init__(self, client: Client, *, quiet: bool, paused: bool) -> None:
+        self.client = client
         self.quiet = quiet
         self.paused = paused
         self.created = 0  # the experiment's ID, 0 before it exists
@@ -163,7 +162,7 @@ class Creation:
         from detbuild.cli.output import view
 
         try:
-            with view(self.session.environ, quiet=self.quiet) as emit:
+            with view(self.client.environ, quiet=self.quiet) as emit:
                 act = self._train_here if local else self._submit
                 state = act(request, self._recording(emit), follow=follow)
         except KeyboardInterrupt:
@@ -173,14 +172,13 @@ class Creation:
     def _submit(self, request: SubmitRequest, emit: Emit, *, follow: bool) -> ExperimentState | None:
         from detbuild.api.submission import submit
 
-        client = self.session.client
-        id_ = submit(client, request, emit, paused=self.paused)
-        return client.experiment(id_).follow(emit) if follow else None
+        id_ = submit(self.client, request, emit, paused=self.paused)
+        return self.client.experiment(id_).follow(emit) if follow else None
 
     def _train_here(self, request: SubmitRequest, emit: Emit, *, follow: bool) -> ExperimentState:  # noqa: ARG002  (always to the end)
         from detbuild.api.submission import run_local
 
-        return run_local(self.session.client, request, emit)
+        return run_local(self.client, request, emit)
 
     def _recording(self, emit: Emit) -> Emit:
         from detbuild.events import ExperimentCreated
@@ -208,9 +206,7 @@ class Creation:
     def _end(self, state: ExperimentState) -> int:
         from detbuild.cli.experiments import exit_code_of
 
-        return (
-            exit_code_of(state) if self.quiet else ended(self.session.client.experiment(self.created), state)
-        )
+        return exit_code_of(state) if self.quiet else ended(self.client.experiment(self.created), state)
 
 
 @click.command(cls=Command)
@@ -222,9 +218,9 @@ class Creation:
 @template_option
 @json_option
 @secrets_option
-@pass_session
+@pass_client
 def render(
-    session: Session,
+    client: Client,
     /,
     *,
     config: Path,
@@ -247,7 +243,7 @@ def render(
 
     check_config_file(config)
     request = request_file(
-        session.client,
+        client,
         config,
         directory,
         overrides=overrides,
@@ -255,7 +251,7 @@ def render(
         includes=includes,
         allow_any_context=allow_any_context,
     )
-    show_plan(session, request, as_json=as_json, show_secrets=show_secrets)
+    show_plan(client, request, as_json=as_json, show_secrets=show_secrets)
 
 
 @click.command("build", cls=Command)
@@ -267,9 +263,9 @@ def render(
 @template_option
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the image ID only.")
-@pass_session
+@pass_client
 def build_image(
-    session: Session,
+    client: Client,
     /,
     *,
     config: Path,
@@ -289,9 +285,9 @@ def build_image(
     from detbuild.cli.output import no_output, view
 
     check_config_file(config)
-    with view(session.environ) as show:
+    with view(client.environ) as show:
         request = request_file(
-            session.client,
+            client,
             config,
             directory,
             overrides=overrides,
@@ -299,7 +295,7 @@ def build_image(
             includes=includes,
             allow_any_context=allow_any_context,
         )
-        image, tag = build(session.client, request, no_output if quiet else show)
+        image, tag = build(client, request, no_output if quiet else show)
     if as_json:
         show_json({"image": image, "tag": tag})
     else:
@@ -307,12 +303,12 @@ def build_image(
 
 
 def show_plan(
-    session: Session, request: SubmitRequest, *, as_json: bool, show_secrets: bool, of_this_host: bool = False
+    client: Client, request: SubmitRequest, *, as_json: bool, show_secrets: bool, of_this_host: bool = False
 ) -> None:
     """Print the plan of a submission, as far as known without an engine and user code.
 
     Args:
-        session: The command's session.
+        client: The command's client.
         request: What to submit.
         as_json: Print one JSON object.
         show_secrets: Mask nothing.
@@ -320,7 +316,7 @@ def show_plan(
     """
     from detbuild.api.submission import plan, plan_document
 
-    planned = plan(session.client, request, show_secrets=show_secrets, of_this_host=of_this_host)
+    planned = plan(client, request, show_secrets=show_secrets, of_this_host=of_this_host)
     if as_json:
         show_json(plan_document(planned), show_secrets=show_secrets)
         return
@@ -342,9 +338,9 @@ def show_plan(
 @include_option
 @click.option("--all", "everything", is_flag=True, help="List every path.")
 @json_option
-@pass_session
+@pass_client
 def context(
-    session: Session, *, directory: Path, includes: tuple[Path, ...], everything: bool, as_json: bool
+    client: Client, *, directory: Path, includes: tuple[Path, ...], everything: bool, as_json: bool
 ) -> None:
     """Show which files go into the image, and why others do not.
 
@@ -354,7 +350,6 @@ def context(
     """
     from detbuild.api.submission import listing, listing_document
 
-    client = session.client
     found = listing(client, directory, includes)
     if as_json:
         show_json(listing_document(found))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import Session, pass_session
+from detbuild.cli.arguments import pass_client
 from detbuild.cli.commands import Command
 from detbuild.cli.table import json_option, show_json
 from detbuild.errors import EngineError
@@ -19,6 +19,7 @@ from detbuild.escaping import visible
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from detbuild.api.client import Client
     from detbuild.api.doctor import Finding
 
 COLOURS = {"ok": "green", "warning": "yellow", "fatal": "red"}
@@ -26,8 +27,8 @@ COLOURS = {"ok": "green", "warning": "yellow", "fatal": "red"}
 
 @click.command(cls=Command)
 @json_option
-@pass_session
-def doctor(session: Session, /, *, as_json: bool) -> int:
+@pass_client
+def doctor(client: Client, /, *, as_json: bool) -> int:
     """Check this host and suggest fixes.
 
     Each check times out after 5 s. The exit code is 4 if a finding is fatal: no container can run then.
@@ -36,11 +37,11 @@ def doctor(session: Session, /, *, as_json: bool) -> int:
     """
     from detbuild.api.doctor import examine
 
-    findings = examine(session.client)
+    findings = examine(client)
     if as_json:
         show_json([asdict(finding) for finding in findings])
     else:
-        _show(findings, colour=not session.environ.get("NO_COLOR"))
+        _show(findings, colour=not client.environ.get("NO_COLOR"))
     return EngineError.exit_code if any(finding.severity == "fatal" for finding in findings) else 0
 
 
@@ -61,20 +62,18 @@ def _show(findings: Sequence[Finding], *, colour: bool) -> None:
 
 @click.command(cls=Command)
 @json_option
-@pass_session
-def version(session: Session, *, as_json: bool) -> None:
+@pass_client
+def version(client: Client, *, as_json: bool) -> None:
     """Show versions of detbuild, Python and the engine.
 
     With --json: {"detbuild", "python", "engine"}; "engine" is null if none answers.
     """
     import platform
 
+    from detbuild.api.doctor import engine_version
     from determined._version import __version__
 
-    try:
-        engine = session.connect().info().version
-    except EngineError:
-        engine = None
+    engine = engine_version(client)
     found = {"detbuild": __version__, "python": platform.python_version(), "engine": engine}
     if as_json:
         show_json(found)

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from detbuild.cli.arguments import (
-    Session,
     experiment_argument,
     experiments_argument,
     overrides_option,
-    pass_session,
+    pass_client,
     some_experiments_argument,
     worst,
 )
@@ -37,6 +36,7 @@ from detbuild.errors import CanceledError, ExperimentError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from detbuild.api.client import Client
     from detbuild.api.experiment import Experiment
     from detbuild.cli.table import Columns, Row
     from detbuild.events import Emit, Event
@@ -59,9 +59,9 @@ _EXIT_CODES = {
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show at most N.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Skip the first N.")
 @click.option("--pages", hidden=True, expose_value=False)  # accepted; all are listed
-@pass_session
+@pass_client
 def list_(
-    session: Session,
+    client: Client,
     /,
     *,
     as_json: bool,
@@ -79,7 +79,6 @@ def list_(
     """
     from itertools import islice
 
-    client = session.client
     client.finish_deletions()
     found = islice(client.listed(archived=archived), offset, None if limit is None else offset + limit)
     rows = [one.document for one in found]
@@ -121,9 +120,9 @@ def list_(
     type=click.Path(path_type=PurePath),
     help="With --csv: write experiments.csv, trials.csv, checkpoints.csv (and metrics.csv) there.",
 )
-@pass_session
+@pass_client
 def describe(
-    session: Session,
+    client: Client,
     /,
     *,
     experiment_ids: tuple[int, ...],
@@ -145,7 +144,7 @@ def describe(
 
     if outdir is not None and not as_csv:
         raise click.UsageError("--outdir requires --csv")
-    found = [(one, one.state()) for one in map(session.client.experiment, experiment_ids)]
+    found = [(one, one.state()) for one in map(client.experiment, experiment_ids)]
     if not as_json and not as_csv:
         for index, (experiment, state) in enumerate(found):
             page = encodable(experiment_page(experiment, state, terminal_width()), sys.stdout.encoding)
@@ -179,13 +178,13 @@ def _created(row: Row) -> str:
 @click.option(
     "--polling-interval", type=float, hidden=True, expose_value=False
 )  # accepted; the end is noticed at once
-@pass_session
-def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
+@pass_client
+def wait(client: Client, /, *, experiment_ids: tuple[int, ...]) -> int:
     """Wait until experiments end.
 
     The exit code is 0 if all completed, 6 if one ended in error, else 7 if one was canceled.
     """
-    experiments = session.client.experiments(experiment_ids)
+    experiments = client.experiments(experiment_ids)
     for experiment in experiments:
         hint_if_paused(experiment)
     codes = []
@@ -198,19 +197,19 @@ def wait(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 
 @click.command(cls=Command)
 @experiments_argument
-@pass_session
-def cancel(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+@pass_client
+def cancel(client: Client, /, *, experiment_ids: tuple[int, ...]) -> None:
     """Stop experiments after a final checkpoint; `detbuild wait ID` waits for the end."""
-    for experiment in session.client.experiments(experiment_ids):
+    for experiment in client.experiments(experiment_ids):
         show_stop(experiment, experiment.cancel(), "cancel")
 
 
 @click.command(cls=Command)
 @experiments_argument
-@pass_session
-def kill(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+@pass_client
+def kill(client: Client, /, *, experiment_ids: tuple[int, ...]) -> None:
     """Stop experiments immediately; training since their last checkpoints is lost."""
-    for experiment in session.client.experiments(experiment_ids):
+    for experiment in client.experiments(experiment_ids):
         show_stop(experiment, experiment.kill(), "kill")
 
 
@@ -224,8 +223,8 @@ def show_stop(experiment: Experiment, before: ExperimentState, verb: str) -> Non
 
 @click.command(cls=Command)
 @some_experiments_argument
-@pass_session
-def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
+@pass_client
+def resume(client: Client, /, *, experiment_ids: tuple[int, ...]) -> int:
     """Restart controllers of experiments that lost theirs, by default of all; print their IDs.
 
     Running containers are adopted; no work is lost or repeated.
@@ -233,7 +232,6 @@ def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
     from detbuild.errors import EngineError
 
     damaged: list[Event] = []
-    client = session.client
     client.finish_deletions()
     if experiment_ids:
         resumed = tuple(one.id for one in client.experiments(experiment_ids) if one.resume())
@@ -250,15 +248,15 @@ def resume(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
 
 @click.command(cls=Command)
 @experiments_argument
-@pass_session
-def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+@pass_client
+def pause(client: Client, /, *, experiment_ids: tuple[int, ...]) -> None:
     """Pause experiments after a checkpoint, until `detbuild activate ID`.
 
     A paused experiment uses no container, GPU or process.
     """
     from detbuild.store.state import State
 
-    for experiment in session.client.experiments(experiment_ids):
+    for experiment in client.experiments(experiment_ids):
         paused = experiment.pause().state == State.PAUSED
         now = State.PAUSED if paused else State.STOPPING_PAUSED
         click.echo(f"experiment {experiment.id} {now.label}: detbuild activate {experiment.id}", err=True)
@@ -266,20 +264,20 @@ def pause(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
 
 @click.command(cls=Command)
 @experiments_argument
-@pass_session
-def activate(session: Session, /, *, experiment_ids: tuple[int, ...]) -> int:
+@pass_client
+def activate(client: Client, /, *, experiment_ids: tuple[int, ...]) -> int:
     """Unpause experiments; a local one runs here until it ends."""
     codes = []
-    for experiment in session.client.experiments(experiment_ids):
-        codes.append(_activate(session, experiment))
+    for experiment in client.experiments(experiment_ids):
+        codes.append(_activate(client, experiment))
         if codes[-1] == INTERRUPTED:
             break
     return worst(codes)
 
 
-def _activate(session: Session, experiment: Experiment) -> int:
+def _activate(client: Client, experiment: Experiment) -> int:
     if experiment.is_idle_here(ended=False):
-        return followed(session, experiment, experiment.activate_here)
+        return followed(client, experiment, experiment.activate_here)
     experiment.activate()
     click.echo(f"experiment {experiment.id} continues; detbuild logs {experiment.id} -f", err=True)
     return 0
@@ -295,9 +293,9 @@ def _activate(session: Session, experiment: Experiment) -> int:
     help="YAML file with a whole config or the fields to change. --config takes precedence.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Follow until the experiment ends.")
-@pass_session
+@pass_client
 def continue_(
-    session: Session,
+    client: Client,
     /,
     *,
     experiment_id: int,
@@ -310,35 +308,34 @@ def continue_(
     Trials that did not complete run again from their newest checkpoints. With a new
     `--config searcher.max_length...` all trials of a single, random or grid search train to that length.
     """
-    experiment = session.client.experiment(experiment_id)
+    experiment = client.experiment(experiment_id)
     if experiment.is_idle_here(ended=True):
         act = partial(experiment.continue_here, overrides=overrides, file=config_file)
-        return followed(session, experiment, act)
+        return followed(client, experiment, act)
     number = experiment.continue_(overrides, config_file)
     if follow:
-        return followed(session, experiment, partial(experiment.follow, since=number))
+        return followed(client, experiment, partial(experiment.follow, since=number))
     click.echo(f"experiment {experiment_id} continues; detbuild logs {experiment_id} -f", err=True)
     return 0
 
 
 @click.command(cls=Command)
 @experiments_argument
-@pass_session
-def archive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+@pass_client
+def archive(client: Client, /, *, experiment_ids: tuple[int, ...]) -> None:
     """Hide experiments from the list; `detbuild list --all` shows them."""
-    _archive(session, experiment_ids, archived=True)
+    _archive(client, experiment_ids, archived=True)
 
 
 @click.command(cls=Command)
 @experiments_argument
-@pass_session
-def unarchive(session: Session, /, *, experiment_ids: tuple[int, ...]) -> None:
+@pass_client
+def unarchive(client: Client, /, *, experiment_ids: tuple[int, ...]) -> None:
     """Show archived experiments in the list again."""
-    _archive(session, experiment_ids, archived=False)
+    _archive(client, experiment_ids, archived=False)
 
 
-def _archive(session: Session, experiment_ids: tuple[int, ...], *, archived: bool) -> None:
-    client = session.client
+def _archive(client: Client, experiment_ids: tuple[int, ...], *, archived: bool) -> None:
     experiments = client.experiments(experiment_ids)
     client.set_archived(experiments, archived=archived)
     for experiment in experiments:
@@ -348,58 +345,58 @@ def _archive(session: Session, experiment_ids: tuple[int, ...], *, archived: boo
 @click.command("name", cls=Command)
 @experiment_argument
 @click.argument("name")
-@pass_session
-def set_name(session: Session, /, *, experiment_id: int, name: str) -> None:
+@pass_client
+def set_name(client: Client, /, *, experiment_id: int, name: str) -> None:
     """Rename an experiment."""
-    change(session, experiment_id, name=name)
+    change(client, experiment_id, name=name)
 
 
 @click.command("description", cls=Command)
 @experiment_argument
 @click.argument("description")
-@pass_session
-def set_description(session: Session, /, *, experiment_id: int, description: str) -> None:
+@pass_client
+def set_description(client: Client, /, *, experiment_id: int, description: str) -> None:
     """Set the description of an experiment."""
-    change(session, experiment_id, description=description)
+    change(client, experiment_id, description=description)
 
 
 @click.command("notes", cls=Command)
 @experiment_argument
 @click.argument("notes")
-@pass_session
-def set_notes(session: Session, /, *, experiment_id: int, notes: str) -> None:
+@pass_client
+def set_notes(client: Client, /, *, experiment_id: int, notes: str) -> None:
     """Replace the notes of an experiment."""
-    change(session, experiment_id, notes=notes)
+    change(client, experiment_id, notes=notes)
 
 
 @click.command("max-slots", cls=Command)
 @experiment_argument
 @click.argument("slots", metavar="N|none")
-@pass_session
-def set_max_slots(session: Session, /, *, experiment_id: int, slots: str) -> None:
+@pass_client
+def set_max_slots(client: Client, /, *, experiment_id: int, slots: str) -> None:
     """Limit an experiment to N slots at a time; none removes the limit."""
     if slots != "none" and not (slots.isdecimal() and int(slots) > 0):
         raise click.UsageError(f"expected a number of slots or none, got {slots!r}")
     number = 0 if slots == "none" else int(slots)
-    change(session, experiment_id, max_slots=number)
+    change(client, experiment_id, max_slots=number)
 
 
 @click.command("weight", cls=Command)
 @experiment_argument
 @click.argument("weight", type=float)
-@pass_session
-def set_weight(session: Session, /, *, experiment_id: int, weight: float) -> None:
+@pass_client
+def set_weight(client: Client, /, *, experiment_id: int, weight: float) -> None:
     """Set the fair-share weight of an experiment."""
-    change(session, experiment_id, weight=weight)
+    change(client, experiment_id, weight=weight)
 
 
 @click.command("priority", cls=Command)
 @experiment_argument
 @click.argument("priority", type=int)
-@pass_session
-def set_priority(session: Session, /, *, experiment_id: int, priority: int) -> None:
+@pass_client
+def set_priority(client: Client, /, *, experiment_id: int, priority: int) -> None:
     """Set the priority of an experiment, 1 to 99; the lowest number runs first."""
-    change(session, experiment_id, priority=priority)
+    change(client, experiment_id, priority=priority)
 
 
 @click.command("gc-policy", cls=Command)
@@ -426,9 +423,9 @@ def set_priority(session: Session, /, *, experiment_id: int, priority: int) -> N
     help="Keep the N newest of each trial.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
-@pass_session
+@pass_client
 def set_gc_policy(
-    session: Session,
+    client: Client,
     /,
     *,
     experiment_id: int,
@@ -442,7 +439,7 @@ def set_gc_policy(
     Checkpoints of an ended experiment are deleted at once, as by `detbuild checkpoint gc`.
     """
     confirm(f"permanently delete checkpoints of experiment {experiment_id} beyond these numbers", yes=yes)
-    deleted = session.client.experiment(experiment_id).set_retention(
+    deleted = client.experiment(experiment_id).set_retention(
         save_experiment_best=save_experiment_best,
         save_trial_best=save_trial_best,
         save_trial_latest=save_trial_latest,
@@ -455,20 +452,20 @@ def set_gc_policy(
 @click.command("add", cls=Command)
 @experiment_argument
 @click.argument("label")
-@pass_session
-def label_add(session: Session, /, *, experiment_id: int, label: str) -> None:
+@pass_client
+def label_add(client: Client, /, *, experiment_id: int, label: str) -> None:
     """Add a label to an experiment."""
-    session.client.experiment(experiment_id).add_label(label)
+    client.experiment(experiment_id).add_label(label)
     click.echo(f"experiment {experiment_id} changed", err=True)
 
 
 @click.command("remove", cls=Command)
 @experiment_argument
 @click.argument("label")
-@pass_session
-def label_remove(session: Session, /, *, experiment_id: int, label: str) -> None:
+@pass_client
+def label_remove(client: Client, /, *, experiment_id: int, label: str) -> None:
     """Remove a label from an experiment."""
-    session.client.experiment(experiment_id).remove_label(label)
+    client.experiment(experiment_id).remove_label(label)
     click.echo(f"experiment {experiment_id} changed", err=True)
 
 
@@ -491,18 +488,18 @@ def confirm(what: str, *, yes: bool) -> None:
     click.confirm(f"{what[:1].upper()}{what[1:]}?", abort=True, err=True)
 
 
-def change(session: Session, experiment_id: int, **attributes: object) -> None:
+def change(client: Client, experiment_id: int, **attributes: object) -> None:
     """Change attributes of an experiment, and print that."""
-    session.client.experiment(experiment_id).change(**attributes)
+    client.experiment(experiment_id).change(**attributes)
     click.echo(f"experiment {experiment_id} changed", err=True)
 
 
-def followed(session: Session, experiment: Experiment, act: Callable[[Emit], ExperimentState]) -> int:
+def followed(client: Client, experiment: Experiment, act: Callable[[Emit], ExperimentState]) -> int:
     """Show what `act` emits until it returns, and return the exit code; Ctrl-C detaches."""
     from detbuild.cli.output import view
 
     try:
-        with view(session.environ) as emit:
+        with view(client.environ) as emit:
             state = act(emit)
     except KeyboardInterrupt:
         return detached(experiment.id)
@@ -541,13 +538,13 @@ def ended(experiment: Experiment, state: ExperimentState) -> int:
 @click.option(
     "--force", is_flag=True, help="Delete registered and source checkpoints too, and without an engine."
 )
-@pass_session
-def delete(session: Session, /, *, experiment_ids: tuple[int, ...], yes: bool, force: bool) -> None:
+@pass_client
+def delete(client: Client, /, *, experiment_ids: tuple[int, ...], yes: bool, force: bool) -> None:
     """Delete ended experiments and their checkpoints, wherever they are stored.
 
     The next delete, resume or list finishes an interrupted deletion. Images are kept: others may use them.
     """
-    experiments = session.client.experiments(experiment_ids)
+    experiments = client.experiments(experiment_ids)
     noun = "experiment" if len(experiments) == 1 else "experiments"
     names = ", ".join(map(str, experiment_ids))
     confirm(f"permanently delete {noun} {names} and all checkpoints", yes=yes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import Session, pass_session, trial_argument
+from detbuild.cli.arguments import pass_client, trial_argument
 from detbuild.cli.commands import Command
 from detbuild.cli.table import json_option, show_json, show_table
 from detbuild.units import counted, size
@@ -20,8 +20,8 @@ from detbuild.units import counted, size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from detbuild.api.client import Client
     from detbuild.cli.table import Columns
-    from detbuild.engine.protocol import ImageState
 
 _COLUMNS: Columns = {
     "IMAGE": lambda row: str(row["id"])[7:19],
@@ -41,8 +41,8 @@ _slots_option = click.option(
 @click.command("list", cls=Command)
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print IDs only.")
-@pass_session
-def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
+@pass_client
+def list_(client: Client, /, *, as_json: bool, quiet: bool) -> None:
     """List experiment images, newest first.
 
     With --json: a list of {"id", "tags", "created", "size", "containers", "experiments", "labels"}; size is
@@ -50,7 +50,7 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     """
     from detbuild.api.images import images
 
-    rows = images(session.client)
+    rows = images(client)
     if as_json:
         show_json(rows)
     elif quiet:
@@ -71,8 +71,8 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     help="Keep images newer than this: other users may be about to use them.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
-@pass_session
-def prune(session: Session, /, *, hours: float, dry_run: bool) -> None:
+@pass_client
+def prune(client: Client, /, *, hours: float, dry_run: bool) -> None:
     """Remove unused experiment images and print their IDs.
 
     Images with a container, and those of experiments of this home that have not ended, are kept. A later
@@ -82,19 +82,19 @@ def prune(session: Session, /, *, hours: float, dry_run: bool) -> None:
 
     freed: list[int] = []
 
-    def removed(image: ImageState) -> None:
-        freed.append(image.size)
-        click.echo(image.id)
+    def removed(image: str, bytes_: int) -> None:
+        freed.append(bytes_)
+        click.echo(image)
 
-    count = images.prune(session.client, hours=hours, dry_run=dry_run, removed=removed)
+    count = images.prune(client, hours=hours, dry_run=dry_run, removed=removed)
     would = "would remove" if dry_run else "removed"
     found = counted(count, "image")
     click.echo(f"{would} {len(freed)} of {found}, freeing {size(sum(freed))}", err=True)
 
 
 @click.command(cls=Command)
-@pass_session
-def ensure(session: Session) -> None:
+@pass_client
+def ensure(client: Client) -> None:
     """Find, pull or bootstrap the base image, and print its tag.
 
     It is the base of CPU experiments with this host's Python.
@@ -102,14 +102,14 @@ def ensure(session: Session) -> None:
     from detbuild.api.images import ensure_base
     from detbuild.cli.output import view
 
-    with view(session.environ) as emit:
-        tag = ensure_base(session.client, emit)
+    with view(client.environ) as emit:
+        tag = ensure_base(client, emit)
     click.echo(tag)
 
 
 @click.command(cls=Command)
-@pass_session
-def bootstrap(session: Session) -> None:
+@pass_client
+def bootstrap(client: Client) -> None:
     """Build the base image from Debian packages and print its tag.
 
     Needs Debian, root and a package mirror, but no registry; takes about 30 seconds.
@@ -117,22 +117,22 @@ def bootstrap(session: Session) -> None:
     from detbuild.api.images import bootstrap_base
     from detbuild.cli.output import view
 
-    with view(session.environ) as emit:
-        tag = bootstrap_base(session.client, emit)
+    with view(client.environ) as emit:
+        tag = bootstrap_base(client, emit)
     click.echo(tag)
 
 
 @click.command("list", cls=Command)
 @json_option
-@pass_session
-def list_bases(session: Session, /, *, as_json: bool) -> None:
+@pass_client
+def list_bases(client: Client, /, *, as_json: bool) -> None:
     """List the known base images, and which of them the engine has.
 
     With --json: a list of {"reference", "os", "python", "cuda", "present"}.
     """
     from detbuild.api.images import bases
 
-    rows = bases(session.client)
+    rows = bases(client)
     if as_json:
         show_json(rows)
         return
@@ -148,38 +148,38 @@ def list_bases(session: Session, /, *, as_json: bool) -> None:
 @click.command(cls=Command)
 @trial_argument
 @_slots_option
-@pass_session
-def shell(session: Session, /, *, trial: tuple[int, int], slots: int | None) -> int:
+@pass_client
+def shell(client: Client, /, *, trial: tuple[int, int], slots: int | None) -> int:
     """Open a shell in an experiment's image, with its user, mounts and GPUs.
 
     TRIAL is EXPERIMENT/TRIAL, e.g. 3/1, or an experiment ID; `det.get_cluster_info()` describes that trial.
     The container is removed when the shell ends.
     """
-    return _run_in_image(session, trial, ("sh", "-c", "exec $(command -v bash || echo sh)"), slots)
+    return _run_in_image(client, trial, ("sh", "-c", "exec $(command -v bash || echo sh)"), slots)
 
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True})
 @trial_argument
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @_slots_option
-@pass_session
-def run(session: Session, /, *, trial: tuple[int, int], command: tuple[str, ...], slots: int | None) -> int:
+@pass_client
+def run(client: Client, /, *, trial: tuple[int, int], command: tuple[str, ...], slots: int | None) -> int:
     """Run a command in an experiment's image: `detbuild run 3 -- python3 evaluate.py`.
 
     It has the user, mounts and GPUs of the experiment, starts in the context directory and returns the exit
     code of the command.
     """
-    return _run_in_image(session, trial, command, slots)
+    return _run_in_image(client, trial, command, slots)
 
 
-def _run_in_image(session: Session, trial: tuple[int, int], command: Sequence[str], slots: int | None) -> int:
+def _run_in_image(client: Client, trial: tuple[int, int], command: Sequence[str], slots: int | None) -> int:
     import shutil
 
     from detbuild.api.images import run_in_image
     from detbuild.errors import EngineError
 
-    experiment = session.client.experiment(trial[0])
-    if shutil.which("docker", path=session.environ.get("PATH")) is None:
+    experiment = client.experiment(trial[0])
+    if shutil.which("docker", path=client.environ.get("PATH")) is None:
         raise EngineError(
             "command `docker` not found; it attaches this terminal to the container",
             hint="install the Docker CLI; all other commands work without it",
@@ -187,7 +187,7 @@ def _run_in_image(session: Session, trial: tuple[int, int], command: Sequence[st
 
     def attach(container: str) -> int:
         words = ["docker", "start", "--attach", "--interactive", container]
-        return subprocess.run(words, env=dict(session.environ), check=False).returncode
+        return subprocess.run(words, env=dict(client.environ), check=False).returncode
 
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     return run_in_image(experiment, command, attach, trial_id=trial[1], slots=slots, terminal=terminal)

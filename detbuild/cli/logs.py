@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from detbuild.cli.arguments import Session, experiments_argument, pass_session, trial_argument
+from detbuild.cli.arguments import experiments_argument, pass_client, trial_argument
 from detbuild.cli.commands import Command
 from detbuild.cli.experiments import hint_if_paused
 from detbuild.cli.terminal import unfiltered
@@ -20,6 +20,7 @@ from detbuild.jsontext import json_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from detbuild.api.client import Client
     from detbuild.api.logs import LogFilter, LogLine
 
 _LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -142,35 +143,35 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     "--trial", "trial_id", type=click.IntRange(min=1), default=1, show_default=True, help="Trial ID."
 )
 @_options
-@pass_session
-def logs(session: Session, /, *, experiment_ids: tuple[int, ...], trial_id: int, **options: object) -> None:
+@pass_client
+def logs(client: Client, /, *, experiment_ids: tuple[int, ...], trial_id: int, **options: object) -> None:
     """Print a trial's logs: its stdout on stdout, its stderr on stderr; of several experiments in turn.
 
     All runs of the trial are printed in order. A terminal gets colours, and other control sequences as text;
     a pipe or a file gets the exact bytes if no filter is given. With --json: one object a line,
     {"trial", "run", "container", "stdtype", "rank", "level", "message"}.
     """
-    session.client.experiments(experiment_ids)
+    client.experiments(experiment_ids)
     for experiment_id in experiment_ids:
         if len(experiment_ids) > 1 and not options["as_json"]:
             click.echo(f"==> experiment {experiment_id}, trial {trial_id} <==")
-        _write(session, experiment_id, trial_id, **options)  # type: ignore[arg-type]  # click checked them
+        _write(client, experiment_id, trial_id, **options)  # type: ignore[arg-type]  # click checked them
 
 
 @click.command("logs", cls=Command)
 @trial_argument
 @_options
-@pass_session
-def trial_logs(session: Session, /, *, trial: tuple[int, int], **options: object) -> None:
+@pass_client
+def trial_logs(client: Client, /, *, trial: tuple[int, int], **options: object) -> None:
     """Print a trial's logs: its stdout on stdout, its stderr on stderr.
 
     TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment.
     """
-    _write(session, *trial, **options)  # type: ignore[arg-type]  # click checked them
+    _write(client, *trial, **options)  # type: ignore[arg-type]  # click checked them
 
 
 def _write(
-    session: Session,
+    client: Client,
     experiment_id: int,
     trial_id: int,
     *,
@@ -185,7 +186,7 @@ def _write(
 
     if head is not None and (tail is not None or follow):
         raise click.UsageError("--head cannot be combined with --tail or --follow")
-    experiment = session.client.experiment(experiment_id)
+    experiment = client.experiment(experiment_id)
     if follow:
         hint_if_paused(experiment)
     else:

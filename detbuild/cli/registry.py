@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import Session, pass_session
+from detbuild.cli.arguments import pass_client
 from detbuild.cli.commands import Command
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table
 from detbuild.jsontext import json_text
 from detbuild.units import counted
 
 if TYPE_CHECKING:
+    from detbuild.api.client import Client
     from detbuild.cli.table import Columns, Row
 
 name_argument = click.argument("name", metavar="NAME")
@@ -34,9 +35,9 @@ file_argument = click.argument(
 @click.option("--metadata", default="{}", metavar="JSON", help="A JSON object.")
 @click.option("--label", "labels", multiple=True, help="A label. May be repeated.")
 @json_option
-@pass_session
+@pass_client
 def create(
-    session: Session,
+    client: Client,
     /,
     *,
     name: str,
@@ -54,7 +55,7 @@ def create(
         raise click.UsageError(f"--metadata is not valid JSON: {error}") from None
     if not isinstance(facts, dict):
         raise click.UsageError("--metadata is not a JSON object")
-    models = session.client.models
+    models = client.models
     model = models.create(name, description=description, metadata=facts, labels=labels)
     if as_json:
         show_json(model_document(model))
@@ -66,15 +67,15 @@ def create(
 @click.option("-a", "--all", "archived", is_flag=True, help="Include archived models.")
 @json_option
 @csv_option
-@pass_session
-def list_(session: Session, /, *, archived: bool, as_json: bool, as_csv: bool) -> None:
+@pass_client
+def list_(client: Client, /, *, archived: bool, as_json: bool, as_csv: bool) -> None:
     """List models by name.
 
     With --json: a list of {"name", "description", "metadata", "labels", "archived", "created", "versions"}.
     """
     from detbuild.api.registry import model_document
 
-    rows = [model_document(one) for one in session.client.models.all() if archived or not one.archived]
+    rows = [model_document(one) for one in client.models.all() if archived or not one.archived]
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -92,13 +93,13 @@ def list_(session: Session, /, *, archived: bool, as_json: bool, as_csv: bool) -
 @click.command(cls=Command)
 @name_argument
 @json_option
-@pass_session
-def describe(session: Session, /, *, name: str, as_json: bool) -> None:
+@pass_client
+def describe(client: Client, /, *, name: str, as_json: bool) -> None:
     """Show a model and its versions."""
     from detbuild.api.registry import model_document
     from detbuild.escaping import visible
 
-    document = model_document(session.client.models.model(name))
+    document = model_document(client.models.model(name))
     if as_json:
         show_json(document)
         return
@@ -116,15 +117,15 @@ def describe(session: Session, /, *, name: str, as_json: bool) -> None:
 @name_argument
 @json_option
 @csv_option
-@pass_session
-def list_versions(session: Session, /, *, name: str, as_json: bool, as_csv: bool) -> None:
+@pass_client
+def list_versions(client: Client, /, *, name: str, as_json: bool, as_csv: bool) -> None:
     """List the versions of a model by number.
 
     With --json: a list of {"version", "checkpoint", "created", "name", "comment", "notes", "metadata"}.
     """
     from detbuild.api.registry import model_document
 
-    rows = _versions(model_document(session.client.models.model(name)))
+    rows = _versions(model_document(client.models.model(name)))
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -139,15 +140,15 @@ def list_versions(session: Session, /, *, name: str, as_json: bool, as_csv: bool
 @click.option("--name", "version_name", default="", help="A name for the version.")
 @click.option("--comment", default="", help="Comment on the version.")
 @json_option
-@pass_session
+@pass_client
 def register_version(
-    session: Session, /, *, name: str, uuid: str, version_name: str, comment: str, as_json: bool
+    client: Client, /, *, name: str, uuid: str, version_name: str, comment: str, as_json: bool
 ) -> None:
     """Register a checkpoint as the next version of a model, and print its number.
 
     A unique prefix of the UUID is enough. Registered checkpoints are never garbage collected.
     """
-    version = session.client.models.register(name, uuid, version_name=version_name, comment=comment)
+    version = client.models.register(name, uuid, version_name=version_name, comment=comment)
     if as_json:
         show_json(asdict(version))
     else:
@@ -160,12 +161,12 @@ def register_version(
     "--version", "number", type=click.IntRange(min=1), metavar="N", help="Delete this version only."
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
-@pass_session
-def delete(session: Session, /, *, name: str, number: int | None, yes: bool) -> None:
+@pass_client
+def delete(client: Client, /, *, name: str, number: int | None, yes: bool) -> None:
     """Delete a model or one version from the registry; its checkpoints are kept."""
     from detbuild.cli.experiments import confirm
 
-    models = session.client.models
+    models = client.models
     model = models.model(name)
     if number is None:
         confirm(f"permanently delete model {name} with {counted(len(model.versions), 'version')}", yes=yes)
@@ -201,42 +202,42 @@ def _created(row: Row) -> str:
 @click.command(cls=Command)
 @name_argument
 @file_argument
-@pass_session
-def create_template(session: Session, /, *, name: str, file: Path) -> None:
+@pass_client
+def create_template(client: Client, /, *, name: str, file: Path) -> None:
     """Create a config template from a file."""
-    session.client.templates.write(name, file, replace=False)
+    client.templates.write(name, file, replace=False)
     click.echo(name)
 
 
 @click.command("set", cls=Command)
 @name_argument
 @file_argument
-@pass_session
-def set_(session: Session, /, *, name: str, file: Path) -> None:
+@pass_client
+def set_(client: Client, /, *, name: str, file: Path) -> None:
     """Create a config template, or replace the one of that name."""
-    session.client.templates.write(name, file)
+    client.templates.write(name, file)
     click.echo(name)
 
 
 @click.command(cls=Command)
 @name_argument
-@pass_session
-def describe_template(session: Session, /, *, name: str) -> None:
+@pass_client
+def describe_template(client: Client, /, *, name: str) -> None:
     """Print a template as written."""
-    click.echo(session.client.templates.read(name), nl=False)
+    click.echo(client.templates.read(name), nl=False)
 
 
 @click.command("list", cls=Command)
 @json_option
 @csv_option
 @click.option("-d", "--details", is_flag=True, help="Include their text.")
-@pass_session
-def list_templates(session: Session, /, *, as_json: bool, as_csv: bool, details: bool) -> None:
+@pass_client
+def list_templates(client: Client, /, *, as_json: bool, as_csv: bool, details: bool) -> None:
     """List templates by name.
 
     With --json: a list of {"name", "file"}, with --details "text" too.
     """
-    templates = session.client.templates
+    templates = client.templates
     rows = [{"name": name, "file": str(templates.file(name))} for name in templates.names()]
     if details:
         rows = [{**row, "text": templates.read(row["name"])} for row in rows]
@@ -255,8 +256,8 @@ def list_templates(session: Session, /, *, as_json: bool, as_csv: bool, details:
 
 @click.command(cls=Command)
 @name_argument
-@pass_session
-def remove(session: Session, /, *, name: str) -> None:
+@pass_client
+def remove(client: Client, /, *, name: str) -> None:
     """Remove a template; experiments created with it do not change."""
-    session.client.templates.remove(name)
+    client.templates.remove(name)
     click.echo(f"removed {name}", err=True)

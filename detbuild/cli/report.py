@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import Session, complete_ids, experiment_numbers, pass_session, trial_reference
+from detbuild.cli.arguments import complete_ids, experiment_numbers, pass_client, trial_reference
 from detbuild.cli.commands import Command
 
 if TYPE_CHECKING:
@@ -50,24 +50,20 @@ _REFRESH = 5.0  # seconds
     show_default=True,
     help="Maximum points of a curve; longer ones are downsampled, peaks stay.",
 )
-@pass_session
-def report(session: Session, /, *, experiment_ids: tuple[int, ...], output: Path, points: int) -> None:
+@pass_client
+def report(client: Client, /, *, experiment_ids: tuple[int, ...], output: Path, points: int) -> None:
     """Write a self-contained HTML report: curves, hyperparameters, trials, logs, config.
 
     The page is a single file that opens without a network and may be mailed. It has no secrets, values of
     environment variables, data or host paths; known secret values are masked in logs. Several experiments
     are compared.
     """
-    from detbuild.config.secrets import secrets_of_host
-    from detbuild.report.document import document, read_all
+    from detbuild.api.report import read_experiments
+    from detbuild.report.document import document
     from detbuild.report.page import render
-    from detbuild.store.home import Home
 
-    home = Home.open(session.home)
-    folders = [home.experiment(id_) for id_ in dict.fromkeys(experiment_ids)]
-    page = render(
-        document(read_all(folders, points=points, secrets=secrets_of_host(session.environ)), made=time.time())
-    )
+    experiments = client.experiments(tuple(dict.fromkeys(experiment_ids)))
+    page = render(document(read_experiments(experiments, points=points), made=time.time()))
     if str(output) == "-":
         sys.stdout.buffer.write(page)
         return
@@ -105,9 +101,9 @@ def _write(output: Path, page: bytes) -> None:
     help="Write the logs into this directory; do not start TensorBoard.",
 )
 @click.option("--no-browser", is_flag=True, hidden=True, expose_value=False)  # accepted; none is opened
-@pass_session
+@pass_client
 def tensorboard(
-    session: Session, /, *, words: tuple[str, ...], only: tuple[str, ...], directory: Path | None
+    client: Client, /, *, words: tuple[str, ...], only: tuple[str, ...], directory: Path | None
 ) -> int:
     """Show experiments in TensorBoard: scalars of each trial, and the HParams page.
 
@@ -121,7 +117,7 @@ def tensorboard(
     references = tuple(takewhile(lambda word: word[:1].isdecimal(), words))
     selected = _selected(references, only)
     require()
-    chosen = tuple(_chosen(session.client, selected))
+    chosen = tuple(_chosen(client, selected))
     if directory is not None:
         for place in export(chosen, directory, no_output):
             click.echo(place)

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import Session, pass_session
+from detbuild.cli.arguments import pass_client
 from detbuild.cli.commands import Command
 from detbuild.cli.table import json_option, show_json, show_table
 
 if TYPE_CHECKING:
+    from detbuild.api.client import Client
     from detbuild.cli.table import Columns, Row
 
 
 @click.command(cls=Command)
 @json_option
-@pass_session
-def slots(session: Session, /, *, as_json: bool) -> None:
+@pass_client
+def slots(client: Client, /, *, as_json: bool) -> None:
     """Show the slots of this host and the queue for them.
 
     Experiments of all users and homes are shown, queued ones in the order of their turns. Where "trial" is
@@ -30,7 +31,7 @@ def slots(session: Session, /, *, as_json: bool) -> None:
     """
     from detbuild.api.slots import slots as slots_of
 
-    held, queued = slots_of(session.client)
+    held, queued = slots_of(client)
     if as_json:
         show_json({"slots": held, "queued": queued})
         return

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.cli.arguments import Session, experiment_argument, pass_session, trial_argument
+from detbuild.cli.arguments import experiment_argument, pass_client, trial_argument
 from detbuild.cli.checkpoints import fetch, output_option, smaller_option
 from detbuild.cli.commands import Command
 from detbuild.cli.experiments import change
 from detbuild.cli.table import csv_option, json_option, show_csv, show_json, show_table, state_cell
 
 if TYPE_CHECKING:
+    from detbuild.api.client import Client
     from detbuild.cli.table import Columns, Row
 
 
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 @experiment_argument
 @json_option
 @csv_option
-@pass_session
-def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: bool) -> None:
+@pass_client
+def list_(client: Client, /, *, experiment_id: int, as_json: bool, as_csv: bool) -> None:
     """List the trials of an experiment.
 
     With --json: a list as under "trials" of `detbuild describe --json`.
     """
     from detbuild.cli.table import tables_of
 
-    experiment = session.client.experiment(experiment_id)
+    experiment = client.experiment(experiment_id)
     rows = experiment.trial_documents(experiment.state())
     if as_json:
         show_json(rows)
@@ -58,9 +59,9 @@ def list_(session: Session, /, *, experiment_id: int, as_json: bool, as_csv: boo
 )
 @json_option
 @csv_option
-@pass_session
+@pass_client
 def describe(
-    session: Session,
+    client: Client,
     /,
     *,
     trial: tuple[int, int],
@@ -78,7 +79,7 @@ def describe(
     from detbuild.cli.pages import trial_lines
     from detbuild.cli.table import metrics_table, summary_table
 
-    experiment = session.client.experiment(trial[0])
+    experiment = client.experiment(trial[0])
     found = experiment.trial(trial[1])
     figures = found.summary() if summarized else {}
     if as_csv:
@@ -103,13 +104,13 @@ def _hparams(row: Row) -> str:
 
 @click.command(cls=Command)
 @trial_argument
-@pass_session
-def kill(session: Session, /, *, trial: tuple[int, int]) -> None:
+@pass_client
+def kill(client: Client, /, *, trial: tuple[int, int]) -> None:
     """Stop a trial immediately; other trials of its experiment keep running.
 
     TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment.
     """
-    before, name = session.client.experiment(trial[0]).kill_trial(trial[1]), f"{trial[0]}/{trial[1]}"
+    before, name = client.experiment(trial[0]).kill_trial(trial[1]), f"{trial[0]}/{trial[1]}"
     if before.ended:
         click.echo(f"trial {name} has already ended: {before.state.label}", err=True)
     else:
@@ -127,9 +128,9 @@ def kill(session: Session, /, *, trial: tuple[int, int]) -> None:
 @click.option("--sort-by", metavar="METRIC", help="With --best: rank by this validation metric.")
 @smaller_option
 @click.option("-q", "--quiet", is_flag=True, hidden=True, help="Accepted; only the directory is printed.")
-@pass_session
+@pass_client
 def download(
-    session: Session,
+    client: Client,
     /,
     *,
     trial: tuple[int, int],
@@ -149,7 +150,7 @@ def download(
         raise click.UsageError("--best, --latest and --uuid are mutually exclusive")
     if sort_by and not best:
         raise click.UsageError("--sort-by requires --best")
-    found = session.client.trial(*trial)
+    found = client.trial(*trial)
     fetch(found.checkpoint(uuid, best=best, metric=sort_by, smaller_is_better=smaller_is_better), target)
 
 
@@ -165,15 +166,15 @@ def download(
     show_default=True,
     help="Directory of the archive.",
 )
-@pass_session
-def support_bundle(session: Session, /, *, trial: tuple[int, int], directory: Path) -> None:
+@pass_client
+def support_bundle(client: Client, /, *, trial: tuple[int, int], directory: Path) -> None:
     """Pack config, journal, records and output of a trial into a .tar.gz file, and print its name.
 
     TRIAL is EXPERIMENT/TRIAL, e.g. 3/1; a number alone means trial 1 of that experiment. The bundle has the
     names of environment variables without their values, and no secrets, data or host paths; known secret
     values are masked in logs. Read the logs before sending it.
     """
-    click.echo(session.client.trial(*trial).write_bundle(directory))
+    click.echo(client.trial(*trial).write_bundle(directory))
 
 
 @click.command("list", cls=Command)
@@ -181,15 +182,15 @@ def support_bundle(session: Session, /, *, trial: tuple[int, int], directory: Pa
 @csv_option
 @click.option("--yaml", "as_json", is_flag=True, help="The same as --json: JSON is valid YAML.")
 @click.option("--table", is_flag=True, hidden=True, expose_value=False)  # accepted; a table is the default
-@pass_session
-def jobs(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
+@pass_client
+def jobs(client: Client, /, *, as_json: bool, as_csv: bool) -> None:
     """List experiments that have not ended, oldest first.
 
     With --json: a list as from `detbuild list --json`.
     """
     from detbuild.store.state import ENDED
 
-    rows = [one.document for one in session.client.listed() if one.summary.state not in ENDED][::-1]
+    rows = [one.document for one in client.listed() if one.summary.state not in ENDED][::-1]
     if as_json:
         show_json(rows)
     elif as_csv:
@@ -205,22 +206,22 @@ def jobs(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
     "-p", "--priority", type=int, metavar="N", help="Priority, 1 to 99; the lowest number runs first."
 )
 @click.option("-w", "--weight", type=float, metavar="W", help="Fair-share weight.")
-@pass_session
-def update(session: Session, /, *, experiment_id: int, priority: int | None, weight: float | None) -> None:
+@pass_client
+def update(client: Client, /, *, experiment_id: int, priority: int | None, weight: float | None) -> None:
     """Set the priority or the weight of an experiment that has not ended."""
     if priority is None and weight is None:
         raise click.UsageError("nothing to update: give --priority or --weight")
     given = {"priority": priority, "weight": weight}
-    change(session, experiment_id, **{name: value for name, value in given.items() if value is not None})
+    change(client, experiment_id, **{name: value for name, value in given.items() if value is not None})
 
 
 @click.command("update-batch", cls=Command)
 @click.argument("changes", metavar="ID.KEY=VALUE...", nargs=-1, required=True)
-@pass_session
-def update_batch(session: Session, /, *, changes: tuple[str, ...]) -> None:
+@pass_client
+def update_batch(client: Client, /, *, changes: tuple[str, ...]) -> None:
     """Set priorities or weights of several experiments: `3.priority=10 4.weight=2`."""
     for experiment_id, values in [_parsed(text) for text in changes]:
-        change(session, experiment_id, **values)
+        change(client, experiment_id, **values)
 
 
 def _parsed(text: str) -> tuple[int, dict[str, int | float]]:
@@ -234,13 +235,13 @@ def _parsed(text: str) -> tuple[int, dict[str, int | float]]:
 @click.command("list", cls=Command)
 @json_option
 @csv_option
-@pass_session
-def tasks(session: Session, /, *, as_json: bool, as_csv: bool) -> None:
+@pass_client
+def tasks(client: Client, /, *, as_json: bool, as_csv: bool) -> None:
     """List trials that have not ended; each is a task.
 
     With --json: a list of {"task", "experiment_id", "trial_id", "state", "why", "container", "gpu_ids"}.
     """
-    rows = list(session.client.tasks())
+    rows = list(client.tasks())
     if as_json:
         show_json(rows)
     elif as_csv:

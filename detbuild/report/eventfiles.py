@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from detbuild.api.report import Row
     from detbuild.api.trial import Trial
     from detbuild.events import Emit
-    from detbuild.store.metrics import Row
     from detbuild.store.state import TrialState
     from determined._contract.untrusted import Entry
 

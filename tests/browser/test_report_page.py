@@ -8,8 +8,9 @@ import json
 
 import pytest
 
+from detbuild.api.report import read_all
 from detbuild.config.parse import config_from_mapping
-from detbuild.report.document import document, read_all
+from detbuild.report.document import document
 from detbuild.report.page import render
 from tests.browser import chromium
 from tests.synthetic import HOSTILE, experiment, hparams

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detbuild.api.client import Client
 from detbuild.cli.__main__ import run
-from detbuild.cli.arguments import Session
 from detbuild.cli.commands import det, detbuild
+from detbuild.cli.output import no_output
 from detbuild.store import journal
 from detbuild.store.experiment_dir import ExperimentFolder, Header
 from detbuild.store.home import Home
@@ -64,8 +65,8 @@ class Shell:
     def __call__(self, *words: str) -> Outcome:
         name, *argv = words
         group = {"detbuild": detbuild, "det": det}[name]
-        session = Session(home=self.home, environ=self.environ, connect=lambda: self.engine)
-        code = run(group, name, argv, session)
+        client = Client(path=self.home, environ=self.environ, connect=lambda: self.engine, emit=no_output)
+        code = run(group, name, argv, client)
         return Outcome(code, *(text.decode("utf-8", "surrogateescape") for text in self.read()))
 
     def experiment(

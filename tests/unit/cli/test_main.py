@@ -6,8 +6,9 @@ import sys
 import click
 import pytest
 
+from detbuild.api.client import Client
 from detbuild.cli.__main__ import run
-from detbuild.cli.arguments import Session
+from detbuild.cli.output import no_output
 from detbuild.errors import (
     BuildError,
     CanceledError,
@@ -37,13 +38,13 @@ def raising(error: BaseException) -> click.Group:
 
 
 @pytest.fixture
-def session(tmp_path):
-    return Session(home=tmp_path, environ={}, connect=FakeEngine)
+def client(tmp_path):
+    return Client(path=tmp_path, environ={}, connect=FakeEngine, emit=no_output)
 
 
-def test_an_error_is_shown_with_its_hint(session, capfd):
+def test_an_error_is_shown_with_its_hint(client, capfd):
     code = run(
-        raising(ConfigError("no such field: x", hint="did you mean `y`?")), "detbuild", ["fail"], session
+        raising(ConfigError("no such field: x", hint="did you mean `y`?")), "detbuild", ["fail"], client
     )
     assert code == 2
     assert tuple(capfd.readouterr()) == ("", "error: no such field: x\n  hint: did you mean `y`?\n")
@@ -63,34 +64,34 @@ def test_an_error_is_shown_with_its_hint(session, capfd):
         (RuntimeError("x"), 1),
     ],
 )
-def test_each_kind_of_error_has_its_exit_code(session, error, code):
-    assert run(raising(error), "detbuild", ["fail"], session) == code
+def test_each_kind_of_error_has_its_exit_code(client, error, code):
+    assert run(raising(error), "detbuild", ["fail"], client) == code
 
 
-def test_a_traceback_is_kept_in_the_log_and_not_shown(session, capfd):
-    run(raising(RuntimeError("boom")), "detbuild", ["fail"], session)
+def test_a_traceback_is_kept_in_the_log_and_not_shown(client, capfd):
+    run(raising(RuntimeError("boom")), "detbuild", ["fail"], client)
     err = capfd.readouterr().err
-    log = session.home / "log" / "detbuild.log"
+    log = client.path / "log" / "detbuild.log"
     assert err.startswith("error: detbuild failed: RuntimeError: boom\n")
     assert str(log) in err
     assert "Traceback" not in err
     assert "RuntimeError: boom" in log.read_text()
 
 
-def test_debug_shows_the_traceback(session, capfd):
-    run(raising(ConfigError("boom")), "detbuild", ["fail", "--debug"], session)
+def test_debug_shows_the_traceback(client, capfd):
+    run(raising(ConfigError("boom")), "detbuild", ["fail", "--debug"], client)
     assert "Traceback (most recent call last)" in capfd.readouterr().err
 
 
 def test_a_log_that_cannot_be_written_hides_no_error(tmp_path, capfd):
     (tmp_path / "file").write_text("")
-    session = Session(home=tmp_path / "file", environ={}, connect=FakeEngine)
-    assert run(raising(ConfigError("boom")), "detbuild", ["fail"], session) == 2
+    client = Client(path=tmp_path / "file", environ={}, connect=FakeEngine, emit=no_output)
+    assert run(raising(ConfigError("boom")), "detbuild", ["fail"], client) == 2
     assert capfd.readouterr().err == "error: boom\n"
 
 
-def test_control_characters_in_an_error_do_not_reach_the_terminal(session, capfd):
-    run(raising(ConfigError("bad \x1b]0;owned\x07 name")), "detbuild", ["fail"], session)
+def test_control_characters_in_an_error_do_not_reach_the_terminal(client, capfd):
+    run(raising(ConfigError("bad \x1b]0;owned\x07 name")), "detbuild", ["fail"], client)
     assert capfd.readouterr().err == "error: bad \\x1b]0;owned\\x07 name\n"
 
 
@@ -116,9 +117,11 @@ def test_help_usage_errors_and_completion_import_nothing_heavy(words):
 import sys
 from detbuild.cli.__main__ import run
 from detbuild.cli.commands import detbuild
-from detbuild.cli.arguments import Session
+from detbuild.api.client import Client
+from detbuild.cli.output import no_output
 from pathlib import Path
-run(detbuild, "detbuild", {words!r}, Session(home=Path("/nowhere"), environ={{}}, connect=None))
+client = Client(path=Path("/nowhere"), environ={{}}, connect=None, emit=no_output)
+run(detbuild, "detbuild", {words!r}, client)
 print("HEAVY", sorted(set({HEAVY!r}) & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

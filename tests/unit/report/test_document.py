@@ -4,7 +4,8 @@ import json
 import math
 from dataclasses import replace
 
-from detbuild.report.document import document, read_all
+from detbuild.api.report import read_all
+from detbuild.report.document import document
 from determined._contract.records import Line, Training, encode
 from tests.synthetic import HOSTILE, experiment
 
