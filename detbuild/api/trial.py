@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from detbuild.api import checkpoint, documents
+from detbuild.api import documents
 from detbuild.errors import ConfigError
 from detbuild.store import metrics
 from detbuild.store.cache import journal_warnings
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from detbuild.api.checkpoint import Checkpoint
     from detbuild.api.connection import Connection
     from detbuild.api.logs import TrialLogs
     from detbuild.store.experiment_dir import ExperimentFolder, Header
@@ -51,7 +52,7 @@ class Trial:
 
     def document(self, *, measurements: bool = False) -> documents.Document:
         """Return one element of "trials" of `detbuild describe --json`."""
-        own = [one for one in checkpoint.find_all(self.folder) if one.trial_id == self.id]
+        own = [one.found for one in self.checkpoints()]
         return documents.trial(self.state, self.folder, own, metrics=measurements)
 
     def measurements(self, group: str = "") -> Iterator[metrics.Measurement]:
@@ -70,17 +71,20 @@ class Trial:
         """Return count, last, minimum, maximum and mean of each metric, by group."""
         return metrics.summary(self.measurements())
 
-    def checkpoints(self) -> list[checkpoint.Checkpoint]:
+    def checkpoints(self) -> list[Checkpoint]:
         """Return its checkpoints, newest first."""
-        every = checkpoint.of_folder(self.connection, self.folder)
+        from detbuild.api.checkpoint import of_folder
+
+        every = of_folder(self.connection, self.folder)
         return [one for one in every if one.found.trial_id == self.id]
 
     def best_checkpoints(
         self, metric: str | None = None, *, smaller_is_better: bool | None = None
-    ) -> list[checkpoint.Checkpoint]:
+    ) -> list[Checkpoint]:
         """Return its complete checkpoints with a metric, best first; by default with the searcher's."""
-        goal = checkpoint.goal_of(self.folder.header(), metric, smaller_is_better)
-        return checkpoint.ranked(self.checkpoints(), goal)
+        from detbuild.api.checkpoint import goal_of, ranked
+
+        return ranked(self.checkpoints(), goal_of(self.folder.header(), metric, smaller_is_better))
 
     def checkpoint(
         self,
@@ -89,7 +93,7 @@ class Trial:
         best: bool = False,
         metric: str | None = None,
         smaller_is_better: bool | None = None,
-    ) -> checkpoint.Checkpoint:
+    ) -> Checkpoint:
         """Return its newest complete checkpoint, the best one, or one by its UUID or a unique prefix.
 
         Raises:
