@@ -12,21 +12,21 @@ import sys
 import threading
 from queue import SimpleQueue
 
-from detbuild.checkpoint.bucket import Bucket
+from detbuild.checkpoint.bucket import CheckpointBucket, open_bucket
 from detbuild.checkpoint.transfer import DamagedError, ForeignError
-from detbuild.checkpoint.worker import Job, decode_address, run_job
+from detbuild.checkpoint.worker import Job, decode_storage, run_job
 from detbuild.errors import DetbuildError
 
 
 def main() -> None:
     lines: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
-    address = decode_address(lines.get())
-    bucket: Bucket | None = None
+    storage = lines.get()
+    bucket: CheckpointBucket | None = None
     while True:
         job = Job.decode(lines.get())
         try:
-            bucket = bucket or Bucket(address, lambda seconds: _say({"allow": seconds}))
+            bucket = bucket or CheckpointBucket(open_bucket(decode_storage(storage)), _allow)
             run_job(job, bucket)
         except DamagedError as error:
             _say({"damaged": str(error)})
@@ -44,6 +44,10 @@ def _listen(lines: SimpleQueue[bytes]) -> None:
     for line in sys.stdin.buffer:
         lines.put(line)
     os._exit(0)
+
+
+def _allow(seconds: float) -> None:
+    _say({"allow": seconds})
 
 
 def _say(answer: dict[str, object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.bucket import address_of
+from detbuild.checkpoint.bucket import bucket_of
 from detbuild.checkpoint.owners import IMPORTED, owner_of
 from detbuild.checkpoint.transfer import is_name
 from detbuild.errors import ConfigError, EngineError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from detbuild.checkpoint.bucket import Address
+    from detbuild.config.storage import StorageConfig
     from detbuild.store.experiment_dir import ExperimentFolder, Header
     from detbuild.store.home import Home
     from detbuild.store.state import CheckpointState
@@ -34,7 +34,7 @@ class Found:
     trial_id: int
     checkpoint: CheckpointState
     directory: Path | None  # None: not on this host
-    cloud: Address | None = field(default=None, repr=False)  # None: not in the cloud
+    cloud: StorageConfig | None = field(default=None, repr=False)  # None: not in the cloud
 
     @property
     def state(self) -> str:
@@ -49,7 +49,7 @@ class Found:
     @property
     def url(self) -> str | None:
         """Its URL in the cloud."""
-        return self.cloud.url(self.checkpoint.uuid) if self.cloud else None
+        return f"{self.cloud.bucket_url}/{self.checkpoint.uuid}" if self.cloud else None
 
 
 def checkpoints_of(folder: ExperimentFolder, allowance: TimeBudget | None = None) -> tuple[Found, ...]:
@@ -60,7 +60,7 @@ def checkpoints_of(folder: ExperimentFolder, allowance: TimeBudget | None = None
     """
     read = run_records if allowance is None else records_within(allowance)
     config = config_of(folder)
-    on_host, cloud = checkpoint_storage(config, folder).on_host, address_of(config.checkpoint_storage)
+    on_host, cloud = checkpoint_storage(config, folder).on_host, bucket_of(config.checkpoint_storage)
     return tuple(
         Found(
             experiment_id=folder.id,

@@ -36,7 +36,7 @@ from determined._contract.untrusted import UntrustedDir, UntrustedError, Untrust
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from detbuild.checkpoint.bucket import Bucket
+    from detbuild.checkpoint.bucket import CheckpointBucket
 
 _OWNER: Final = "owner"  # in the manifest of a checkpoint in a bucket
 _NAME: Final = r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}"
@@ -71,7 +71,7 @@ def is_name(uuid: str) -> bool:
     return re.fullmatch(_NAME, uuid) is not None
 
 
-def raise_if_foreign(uuid: str, bucket: Bucket, owner: str) -> None:
+def raise_if_foreign(uuid: str, bucket: CheckpointBucket, owner: str) -> None:
     """Raise ForeignError unless the name is unused in the bucket, or the manifest there has the owner."""
     body = bucket.read(uuid, MANIFEST_FILE)
     if body is not None and _owner(body) != owner:
@@ -80,7 +80,7 @@ def raise_if_foreign(uuid: str, bucket: Bucket, owner: str) -> None:
         raise ForeignError(f"belongs to {_words('')} in the bucket")
 
 
-def is_own(uuid: str, bucket: Bucket, owner: str, *, unsigned: bool) -> bool:
+def is_own(uuid: str, bucket: CheckpointBucket, owner: str, *, unsigned: bool) -> bool:
     """Whether an experiment may change the files of a checkpoint in the bucket.
 
     Args:
@@ -92,7 +92,7 @@ def is_own(uuid: str, bucket: Bucket, owner: str, *, unsigned: bool) -> bool:
     return signed == owner if signed else unsigned
 
 
-def upload(directory: Path, bucket: Bucket, owner: str = "") -> None:
+def upload(directory: Path, bucket: CheckpointBucket, owner: str = "") -> None:
     """Upload a checkpoint, without the files that are already in the bucket.
 
     Args:
@@ -122,7 +122,7 @@ def upload(directory: Path, bucket: Bucket, owner: str = "") -> None:
         raise OSError(f"{missing[0] if missing else MANIFEST_FILE} was sent, but not found")
 
 
-def fetch(uuid: str, bucket: Bucket, target: Path) -> None:
+def fetch(uuid: str, bucket: CheckpointBucket, target: Path) -> None:
     """Download a checkpoint to the new directory `target` and verify it; leave nothing on an error.
 
     Raises:
@@ -165,7 +165,7 @@ def _path_of(file: BinaryIO) -> Path:
     return Path(f"/proc/self/fd/{file.fileno()}")
 
 
-def restore_files(uuid: str, bucket: Bucket, root: Path) -> None:
+def restore_files(uuid: str, bucket: CheckpointBucket, root: Path) -> None:
     """Ensure that a checkpoint is complete in `root`; fetch it from the bucket if it is not.
 
     Raises:
@@ -177,14 +177,14 @@ def restore_files(uuid: str, bucket: Bucket, root: Path) -> None:
     fetch(uuid, bucket, root / uuid)
 
 
-def remove(uuid: str, bucket: Bucket) -> None:
+def remove(uuid: str, bucket: CheckpointBucket) -> None:
     """Remove a checkpoint from the bucket."""
     bucket.remove(uuid, MANIFEST_FILE)
     for path in bucket.sizes(uuid):
         bucket.remove(uuid, path)
 
 
-def remove_files(uuid: str, bucket: Bucket, paths: Collection[str]) -> None:
+def remove_files(uuid: str, bucket: CheckpointBucket, paths: Collection[str]) -> None:
     """Remove some files of a checkpoint from the bucket; the rest is a complete checkpoint.
 
     Raises:

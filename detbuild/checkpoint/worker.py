@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from detbuild.checkpoint import transfer
-from detbuild.checkpoint.bucket import Address, address_of, file_system
+from detbuild.checkpoint.bucket import bucket_of
+from detbuild.config.storage import storage_from_json
 from detbuild.errors import ConfigError, EngineError
 from detbuild.pipe import LineReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from detbuild.checkpoint.bucket import Bucket
+    from detbuild.checkpoint.bucket import CheckpointBucket
     from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.storage import StorageConfig
 
 _START: Final = 120.0  # timeout of the first message, seconds: a busy host imports slowly
 HINT: Final = "check bucket, prefix and credentials, and that the service can be reached"
@@ -44,8 +46,8 @@ class TransferResult:
 class TransferWorker:
     """A worker process for one job at a time, started with the first job and restarted if it dies."""
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
+    def __init__(self, storage: StorageConfig) -> None:
+        self.storage = storage
         self._process: subprocess.Popen[bytes] | None = None
         self._job: Job | None = None
         self._deadline = 0.0
@@ -87,7 +89,7 @@ class TransferWorker:
             return self._lost(job, "the checkpoint transfer process ended unexpectedly")
         if time.monotonic() < self._deadline:
             return None
-        return self._lost(job, f"{self.address.url()} did not answer in time")
+        return self._lost(job, f"{self.storage.bucket_url} did not answer in time")
 
     def close(self) -> None:
         """Kill the process. An unfinished job can be repeated."""
@@ -111,7 +113,7 @@ class TransferWorker:
         )
         assert self._process.stdout is not None
         self._lines = LineReader(self._process.stdout)
-        self._send(_encode_address(self.address))
+        self._send(_encode_storage(self.storage))
 
     def _send(self, line: bytes) -> None:
         assert self._process is not None
@@ -126,23 +128,23 @@ class TransferWorker:
 
 
 @contextmanager
-def transfer_worker(address: Address) -> Iterator[TransferWorker]:
+def transfer_worker(storage: StorageConfig) -> Iterator[TransferWorker]:
     """Give a worker that is closed with the block."""
-    made = TransferWorker(address)
+    made = TransferWorker(storage)
     try:
         yield made
     finally:
         made.close()
 
 
-def run_transfer(address: Address, job: Job) -> None:
+def run_transfer(storage: StorageConfig, job: Job) -> None:
     """Run one job and wait for its result.
 
     Raises:
         ConfigError: The library for this kind of storage is not installed.
         EngineError: It failed.
     """
-    with transfer_worker(address) as made:
+    with transfer_worker(storage) as made:
         made.ask(job)
         answer = None
         while answer is None:
@@ -152,7 +154,7 @@ def run_transfer(address: Address, job: Job) -> None:
     if answer.hint:
         raise ConfigError(answer.error, hint=answer.hint)
     if answer.error:
-        raise EngineError(f"{address.url()}: {answer.error}", hint=HINT)
+        raise EngineError(f"{storage.bucket_url}: {answer.error}", hint=HINT)
 
 
 def check_writable(config: ExperimentConfig) -> None:
@@ -162,12 +164,11 @@ def check_writable(config: ExperimentConfig) -> None:
         ConfigError: The library for this kind of storage is not installed.
         EngineError: The bucket cannot be written.
     """
-    address = address_of(config.checkpoint_storage)
-    if address is None:
+    storage = bucket_of(config.checkpoint_storage)
+    if storage is None:
         return
-    file_system(address)  # reports a missing library without starting the worker
     try:
-        run_transfer(address, Job(do="check"))
+        run_transfer(storage, Job(do="check"))
     except EngineError as error:
         raise EngineError(f"checkpoint_storage cannot be written: {error}", hint=error.hint) from error
 
@@ -191,16 +192,16 @@ class Job:
         return cls(**{**raw, **{name: tuple(raw[name]) for name in ("uuids", "paths", "ours")}})
 
 
-def _encode_address(address: Address) -> bytes:
+def _encode_storage(storage: StorageConfig) -> bytes:
     """Encode the first line: the bucket with its credentials, kept out of arguments and environment."""
-    return json.dumps(asdict(address)).encode() + b"\n"
+    return json.dumps(storage.model_dump(mode="json")).encode() + b"\n"
 
 
-def decode_address(line: bytes) -> Address:
-    return Address(**json.loads(line))
+def decode_storage(line: bytes) -> StorageConfig:
+    return storage_from_json(json.loads(line))
 
 
-def run_job(job: Job, bucket: Bucket) -> None:
+def run_job(job: Job, bucket: CheckpointBucket) -> None:
     """Run a job. It is idempotent: repeating it finishes what a crash interrupted.
 
     Raises:
@@ -230,12 +231,12 @@ def run_job(job: Job, bucket: Bucket) -> None:
             transfer.remove_local_files(root, job.uuid, job.paths)
 
 
-def _remove(job: Job, root: Path, bucket: Bucket) -> None:
+def _remove(job: Job, root: Path, bucket: CheckpointBucket) -> None:
     for uuid in job.uuids:
         if _is_own(job, uuid, bucket):
             transfer.remove(uuid, bucket)
         transfer.remove_local(root, uuid)
 
 
-def _is_own(job: Job, uuid: str, bucket: Bucket) -> bool:
+def _is_own(job: Job, uuid: str, bucket: CheckpointBucket) -> bool:
     return transfer.is_own(uuid, bucket, job.owner, unsigned=uuid in job.ours)

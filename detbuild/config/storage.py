@@ -20,6 +20,9 @@ from detbuild.config.section import (
     wrong,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 def _no_parent(value: str) -> str:
     if ".." in value.split("/"):
@@ -32,6 +35,11 @@ _Prefix = Annotated[
     AfterValidator(_no_parent),
     WithJsonSchema(matching_text(rf"{not_matching(PARENT)}[\s\S]*", "a path without `..`")),
 ]
+
+
+def _url(protocol: str, bucket: str, prefix: str | None = None) -> str:
+    below = (prefix or "").strip("/")
+    return f"{protocol}://{bucket}" + (f"/{below}" if below else "")
 
 
 class StorageConfig(Section):
@@ -47,12 +55,21 @@ class StorageConfig(Section):
     if TYPE_CHECKING:
         type: str | None
 
+    @property
+    def bucket_url(self) -> str | None:
+        """Return the URL of the bucket for messages, without credentials; None if it is on this host."""
+        return f"{self.type}://"
+
 
 class ExperimentDirectory(StorageConfig):
     """The experiment's own directory; the default without `type`."""
 
     type: None = None
     """Absent: the experiment's own directory."""
+
+    @property
+    def bucket_url(self) -> None:
+        return None
 
 
 class SharedFs(StorageConfig):
@@ -72,6 +89,10 @@ class SharedFs(StorageConfig):
     """Field of old versions; no effect."""
     tensorboard_path: str | None = None
     """Field of old versions; no effect."""
+
+    @property
+    def bucket_url(self) -> None:
+        return None
 
     @model_validator(mode="after")
     def _inside(self) -> SharedFs:
@@ -95,6 +116,10 @@ class Directory(StorageConfig):
     container_path: ContainerPath
     """Path of the directory in the container."""
 
+    @property
+    def bucket_url(self) -> None:
+        return None
+
 
 class S3(StorageConfig):
     type: Literal["s3"] = "s3"
@@ -110,6 +135,10 @@ class S3(StorageConfig):
     prefix: _Prefix | None = None
     """Prefix of all object names."""
 
+    @property
+    def bucket_url(self) -> str:
+        return _url("s3", self.bucket, self.prefix)
+
 
 class Gcs(StorageConfig):
     type: Literal["gcs"] = "gcs"
@@ -118,6 +147,10 @@ class Gcs(StorageConfig):
     """Name of the bucket."""
     prefix: _Prefix | None = None
     """Prefix of all object names."""
+
+    @property
+    def bucket_url(self) -> str:
+        return _url("gs", self.bucket, self.prefix)
 
 
 class Azure(StorageConfig):
@@ -138,6 +171,10 @@ class Azure(StorageConfig):
     """URL of the account. Either this or `connection_string`."""
     credential: Annotated[str | None, SECRET] = Field(default=None, repr=False)
     """Credential for `account_url`; never shown."""
+
+    @property
+    def bucket_url(self) -> str:
+        return _url("abfs", self.container)
 
     @model_validator(mode="after")
     def _one_login(self) -> Azure:
@@ -165,3 +202,10 @@ STORAGES: Final = OpenUnion(
     otherwise=ExperimentDirectory,
 )
 Storage = Annotated[StorageConfig, STORAGES]
+
+
+def storage_from_json(values: Mapping[str, object]) -> StorageConfig:
+    """Parse what `model_dump` of a storage gives, also one of a package."""
+    storage = (STORAGES.find(values.get("type")) or ExperimentDirectory).model_validate(dict(values))
+    assert isinstance(storage, StorageConfig)
+    return storage

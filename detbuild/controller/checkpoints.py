@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint import transfer
-from detbuild.checkpoint.bucket import address_of
+from detbuild.checkpoint.bucket import bucket_of
 from detbuild.checkpoint.find import Found, find_checkpoint
 from detbuild.checkpoint.owners import foreign_reason
 from detbuild.checkpoint.retention import Collection, plan_collection, policy_of, sources
@@ -79,8 +79,8 @@ class CheckpointManager:
         self._tries = tries
         self._config = config
         self._root = checkpoint_storage(config, journaled.folder).on_host
-        address = address_of(config.checkpoint_storage)
-        self._carrier = TransferWorker(address) if address else None
+        bucket = bucket_of(config.checkpoint_storage)
+        self._carrier = TransferWorker(bucket) if bucket else None
         self._home = Home.open(journaled.folder.path.parent.parent)
         self._owner = f"{self._home.id}/{journaled.folder.id}"
         self._watcher = _CheckpointWatcher(journaled.folder)
@@ -287,7 +287,7 @@ class CheckpointManager:
         if error:
             assert self._carrier is not None
             what = f"cannot {answer.job.do} checkpoint {answer.job.uuid}".rstrip()
-            self._failed(f"{what} ({self._carrier.address.url()}): {error}")
+            self._failed(f"{what} ({self._carrier.storage.bucket_url}): {error}")
             return
         self._failures = 0
         uuid = answer.job.uuid

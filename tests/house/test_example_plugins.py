@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from tests.plugins import EXAMPLES, install_examples
 
 Environ = dict[str, str]
-KINDS = ("searcher",)
+KINDS = ("searcher", "storage")
 SCRIPT = """
 import determined as det
 
@@ -24,6 +25,16 @@ with det.core.init() as core:
             core.train.report_validation_metrics(step, {"loss": 1.0})
         length.report_completed(1.0)
 """
+
+SAVES = """
+import determined as det
+
+with det.core.init() as core:
+    with core.checkpoint.store_path({"steps_completed": 1}) as (path, uuid):
+        (path / "weights").write_text("1")
+    core.train.report_validation_metrics(1, {"loss": 1.0})
+"""
+TOKEN = "canary-7f3a"
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +60,8 @@ def test_an_example_keeps_its_contract(environ: Environ, kind: str) -> None:
 
 
 def test_every_example_is_listed_by_the_doctor(environ: Environ) -> None:
-    code = "from detbuild.config.schema import plugins; print([(p.name, p.problem) for p in plugins()])"
-    assert run(environ, "-c", code).strip() == "[('median', '')]"
+    code = "from detbuild.config.schema import plugins; print(sorted((p.name, p.problem) for p in plugins()))"
+    assert run(environ, "-c", code).strip() == "[('folder', ''), ('median', '')]"
 
 
 def test_a_searcher_of_a_package_runs_by_its_name(environ: Environ, tmp_path: Path) -> None:
@@ -68,6 +79,33 @@ def test_a_searcher_of_a_package_runs_by_its_name(environ: Environ, tmp_path: Pa
     run(environ, "-m", "detbuild.cli", "create", "--local", config, context)
     (row,) = csv.DictReader(run(environ, "-m", "detbuild.cli", "list", "--csv").splitlines())
     assert (row["state"], row["trial_count"]) == ("COMPLETED", "3")
+
+
+def test_a_storage_of_a_package_keeps_checkpoints_and_its_secret(environ: Environ, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "entrypoint: python3 train.py\n"
+        "searcher: {name: single, metric: loss, max_length: {batches: 1}}\n"
+        "resources: {slots_per_trial: 0}\n"
+        f"checkpoint_storage: {{type: folder, path: {tmp_path}/bucket, token: {TOKEN}}}\n",
+        encoding="utf-8",
+    )
+    context = tmp_path / "model"
+    context.mkdir()
+    (context / "train.py").write_text(SAVES, encoding="utf-8")
+    shown = run(environ, "-m", "detbuild.cli", "config", "check", config)
+    said = run(environ, "-m", "detbuild.cli", "create", "--local", config, context)
+    (row,) = csv.DictReader(run(environ, "-m", "detbuild.cli", "list", "--csv").splitlines()[:2])
+    (checkpoint,) = json.loads(run(environ, "-m", "detbuild.cli", "checkpoint", "list", row["id"], "--json"))
+    assert checkpoint["url"] == f"folder://{tmp_path}/bucket/{checkpoint['uuid']}"
+    command = ("checkpoint", "download", checkpoint["uuid"], "-o", tmp_path / "back")
+    run(environ, "-m", "detbuild.cli", *command)
+    assert (tmp_path / "back" / "weights").read_text() == "1"
+    folder = Path(row["folder"])
+    runs = [path for path in folder.glob("runs/*/*") if path.is_file()]
+    assert runs
+    assert not [path for path in runs if TOKEN.encode() in path.read_bytes()]
+    assert TOKEN not in shown + said
 
 
 def test_the_page_has_the_files_of_the_examples() -> None:

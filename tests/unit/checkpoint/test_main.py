@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from detbuild.checkpoint.bucket import Address
 from detbuild.checkpoint.worker import Job
+from tests.plugins import write_package
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def answered(address: Address, *jobs: Job) -> list[dict[str, object]]:
-    lines = json.dumps(asdict(address)).encode() + b"\n" + b"".join(job.encode() for job in jobs)
-    with subprocess.Popen(
-        [sys.executable, "-m", "detbuild.checkpoint"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+STORAGE = """
+    from typing import Literal
+    from detbuild.config.storage import StorageConfig
+
+    class Config(StorageConfig):
+        type: Literal["shelf"] = "shelf"
+
+    class Shelf:
+        def write(self, key, body):
+            raise FileNotFoundError("no shelf")
+
+    def open(config):
+        return Shelf()
+"""
+
+
+def answered(site: Path, storage: dict[str, object], *jobs: Job) -> list[dict[str, object]]:
+    lines = json.dumps(storage).encode() + b"\n" + b"".join(job.encode() for job in jobs)
+    command = [sys.executable, "-m", "detbuild.checkpoint"]
+    environ = {**os.environ, "PYTHONPATH": str(site)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(lines)
@@ -35,8 +51,8 @@ def answered(address: Address, *jobs: Job) -> list[dict[str, object]]:
 
 
 def test_the_error_of_a_job_is_its_answer_and_the_next_job_still_runs(tmp_path: Path) -> None:
-    address = Address(protocol="file", root=str(tmp_path / "bucket"), extra="")
+    write_package(tmp_path / "site", "detbuild.storages", "shelf", STORAGE)
     prune = Job(do="prune", uuid="missing", root=str(tmp_path))
-    failed, done = answered(address, Job(do="check"), prune)
-    assert failed == {"error": "FileNotFoundError: there is no bucket"}
+    failed, done = answered(tmp_path / "site", {"type": "shelf"}, Job(do="check"), prune)
+    assert failed == {"error": "FileNotFoundError: no shelf"}
     assert done == {"done": True}

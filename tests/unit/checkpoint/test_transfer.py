@@ -29,7 +29,7 @@ from detbuild.store.home import Home
 from determined._contract import checkpoints
 
 if TYPE_CHECKING:
-    from detbuild.checkpoint.bucket import Bucket
+    from detbuild.checkpoint.bucket import CheckpointBucket
 
 _SIZES = (0, 1, (1 << 20) + 7)
 _OUTSIDE = b"not of the trial"
@@ -139,7 +139,7 @@ def test_what_cannot_be_part_of_a_checkpoint_is_damage_wherever_it_is_and_nothin
         assert checkpoints.verify(checkpoint) == []
         return
     assert checkpoints.verify(checkpoint)
-    bucket: Bucket = _Refuses()  # type: ignore[assignment]
+    bucket: CheckpointBucket = _Refuses()  # type: ignore[assignment]
     for change in (
         lambda: copy_whole(checkpoint, tmp_path / "copy"),
         lambda: upload(checkpoint, bucket),

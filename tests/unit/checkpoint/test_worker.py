@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.checkpoint.bucket import Address, address_of
+from detbuild.checkpoint.bucket import bucket_of
 from detbuild.checkpoint.worker import Job, TransferResult, TransferWorker, run_transfer, transfer_worker
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
 from detbuild.errors import EngineError
@@ -19,21 +19,22 @@ from determined._contract import checkpoints
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from detbuild.config.storage import StorageConfig
     from tests.s3 import S3Server
 
 FILES = {"weights": b"123", "code/model_def.py": b"class Trial: ...", "empty": b""}
 
 
-def address(s3: S3Server, **more: object) -> Address:
+def bucket(s3: S3Server, **more: object) -> StorageConfig:
     config = config_from_mapping({"checkpoint_storage": s3.storage(**more)}, defaults=LOCAL_DEFAULTS)
-    found = address_of(config.checkpoint_storage)
+    found = bucket_of(config.checkpoint_storage)
     assert found is not None
     return found
 
 
 @pytest.fixture
 def carrying(s3: S3Server) -> Iterator[TransferWorker]:
-    with transfer_worker(address(s3)) as made:
+    with transfer_worker(bucket(s3)) as made:
         yield made
 
 
@@ -188,11 +189,11 @@ def test_a_server_that_is_not_there_is_an_error_that_names_it(s3: S3Server, tmp_
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     with pytest.raises(EngineError, match=f"(?s)s3://lab/nets.*127.0.0.1:{port}"):
-        run_transfer(address(s3, endpoint_url=f"http://127.0.0.1:{port}"), Job(do="check"))
+        run_transfer(bucket(s3, endpoint_url=f"http://127.0.0.1:{port}"), Job(do="check"))
 
 
 def test_a_bucket_is_tried_out_and_left_as_it_was(s3: S3Server) -> None:
-    run_transfer(address(s3), Job(do="check"))
+    run_transfer(bucket(s3), Job(do="check"))
     verbs = [call.split()[0] for call in s3.calls]
     assert (verbs[0], verbs[-2:]) == ("PUT", ["GET", "DELETE"])
     assert s3.keys() == {}
@@ -200,7 +201,7 @@ def test_a_bucket_is_tried_out_and_left_as_it_was(s3: S3Server) -> None:
 
 def test_a_bucket_that_is_not_there_is_refused(s3: S3Server) -> None:
     with pytest.raises(EngineError, match="bucket") as caught:
-        run_transfer(address(s3, bucket="nowhere"), Job(do="check"))
+        run_transfer(bucket(s3, bucket="nowhere"), Job(do="check"))
     assert "hidden-key" not in str(caught.value) + caught.value.hint
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class MemoryBucket:
-    """As detbuild.checkpoint.bucket.Bucket, with faults."""
+    """As detbuild.checkpoint.bucket.CheckpointBucket, with faults."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     away: float = 0  # so many jobs fail
@@ -82,8 +82,8 @@ class InstantCarrier:
 
     bucket: MemoryBucket
 
-    def __init__(self, address: object) -> None:
-        self.address = address
+    def __init__(self, storage: object) -> None:
+        self.storage = storage
         self._job: Job | None = None
 
     @property
