@@ -22,7 +22,7 @@ from detbuild.context.scripts import HOOK, with_unix_scripts
 from detbuild.context.snapshot import HashCache
 from detbuild.context.walk import check_shadowing, read_context, snapshot, without_credentials
 from detbuild.controller.lease import lease
-from detbuild.controller.loop import first_steps, nvidia_driver, nvidia_smi, start_detached
+from detbuild.controller.loop import first_steps, start_detached
 from detbuild.controller.requests import follow, resume, wait
 from detbuild.engine.bases import ensure_base
 from detbuild.errors import ConfigError
@@ -35,9 +35,12 @@ from detbuild.image.requirements import in_context, read_requirements
 from detbuild.image.resolve import Target, choose_base, resolve
 from detbuild.image.table import load_table
 from detbuild.resources import harness_dir, images_dir, templates_dir
-from detbuild.runtime.gpus import check_host, check_mounts, nowhere
-from detbuild.runtime.limits import grant_warnings, limit_warnings, local_warnings
-from detbuild.runtime.plan import Place, RunRequest, plan_run, variables
+from detbuild.runtime.docker import DockerRuntime, container_paths, container_spec, nvidia_driver
+from detbuild.runtime.gpus import check_mounts, nowhere
+from detbuild.runtime.limits import grant_warnings, local_warnings
+from detbuild.runtime.plan import RunOwner, RunRequest, plan_run, variables
+from detbuild.runtime.slot_queue import Limits, SlotQueue
+from detbuild.runtime.slot_requests import lock_directory
 from detbuild.search.custom import CustomSearch
 from detbuild.search.method import Began, Create, Train
 from detbuild.search.registry import search_method
@@ -274,7 +277,8 @@ def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerS
     trial, train = _first_trial(submission.config, submission.request.context_dir)
     header = _header(submission.request, submission.config, host, number=0)
     folder = ExperimentFolder(Path("experiments/0"))
-    place = Place(home_id="0" * 8, folder=folder, header=header, user=host.user)
+    paths = container_paths(submission.config, folder)
+    owner = RunOwner(home_id="0" * 8, folder=folder, header=header, paths=paths)
     run_request = RunRequest(
         trial_id=trial.trial_id,
         run=0,
@@ -283,7 +287,8 @@ def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerS
         length=train.length,
         milestones=train.milestones,
     )
-    return plan_run(submission.config, run_request, place)
+    spec = plan_run(submission.config, run_request, owner)
+    return spec.info, container_spec(spec)
 
 
 def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, engine: Engine) -> str:
@@ -331,8 +336,9 @@ def submit(
     """
     config, info = submission.config, engine.info()
     request = submission.request
-    check_host(config, info, nvidia_smi, gpus=request.host_config.gpus, place=request.place)
-    for warning in limit_warnings(config, info):
+    limits = Limits(gpus=request.host_config.gpus)
+    runtime = DockerRuntime(engine, None, SlotQueue(lock_directory()), limits=lambda: limits, info=info)
+    for warning in runtime.check(config, request.place):
         emit(warning)
     _check_search(config, request.context_dir)
     home.require_locks()
@@ -359,7 +365,7 @@ def submit(
         folder.write(header, {**files, "Dockerfile": submission.plan.dockerfile.encode()})
         emit(ExperimentCreated(folder.id, str(folder.path)))
         try:
-            first_steps(folder, engine, info)
+            first_steps(folder, DockerRuntime.of(folder, engine, info, max_workers=1))
         finally:
             start_detached(folder, held)
     return folder.id

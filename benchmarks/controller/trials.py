@@ -27,10 +27,10 @@ import docker
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.config.rewrite import completed
-from detbuild.controller import context as of_controller
 from detbuild.controller.context import ControllerContext
 from detbuild.controller.loop import Controller
 from detbuild.controller.retry import SystemClock
+from detbuild.runtime.docker import MAX_WORKERS, DockerRuntime
 from detbuild.runtime.slot_queue import Limits, SlotQueue
 from detbuild.search.method import Began, Close, Create, Finish, Train, TrialEnded
 from detbuild.store.experiment_dir import Header
@@ -118,14 +118,17 @@ def controller(home: Home, engine: Engine, image: str, search: Search, *, max_wo
     folder.write(header, {"config.json": json.dumps(config.resolved()).encode()})
     context = ControllerContext(
         folder=folder,
-        engine=engine,
+        runtime=DockerRuntime(
+            engine,
+            header,
+            SlotQueue(home.path),
+            limits=lambda: Limits(cpu_trials=AT_ONCE),
+            max_workers=max_workers,
+            nvidia_smi=str,
+        ),
         config=config,
         home_id=home.id,
         clock=SystemClock(),
-        nvidia_smi=str,
-        slots=SlotQueue(home.path),
-        limits=Limits(cpu_trials=AT_ONCE),
-        max_workers=max_workers,
     )
     return Controller(context, search)
 
@@ -171,7 +174,7 @@ def _ours(engine: Engine, image: str, count: int) -> float:
     """Trials a minute that one controller takes from start to end."""
     with tempfile.TemporaryDirectory() as directory:
         home = Home.open(Path(directory))
-        driven = controller(home, engine, image, Search(count), max_workers=of_controller.AT_ONCE)
+        driven = controller(home, engine, image, Search(count), max_workers=MAX_WORKERS)
         begun = time.perf_counter()
         driven.run()
         return count / (time.perf_counter() - begun) * 60

@@ -27,7 +27,7 @@ import docker
 from detbuild import experiment
 from detbuild.config.parse import load_config
 from detbuild.engine.docker import DockerEngine
-from detbuild.runtime.plan import HOME_LABEL
+from detbuild.runtime.labels import HOME_LABEL
 from detbuild.store.home import Home
 
 if TYPE_CHECKING:

@@ -279,7 +279,7 @@ class Experiment:
 
     def download_code(self, target: Path) -> None:
         """Copy its code out of its image into the new directory `target`."""
-        from detbuild.controller.containers import download_code
+        from detbuild.controller.code import download_code
 
         download_code(self.connection.home, self.folder, target, self.connection.connect)
 

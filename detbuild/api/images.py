@@ -128,7 +128,7 @@ def run_in_image(
         slots: Number of GPUs; by default as many as a trial of the experiment.
         terminal: Allocate a terminal.
     """
-    from detbuild.controller.containers import create_shell
+    from detbuild.runtime.shell import create_shell
 
     connection, folder = experiment.connection, experiment.folder
     engine = connection.connect()

@@ -6,12 +6,12 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from detbuild.controller.loop import host_limits, nvidia_smi
 from detbuild.events import Warned
 from detbuild.runtime import slot_requests
+from detbuild.runtime.docker import nvidia_smi
 from detbuild.runtime.gpus import held
-from detbuild.runtime.plan import EXPERIMENT_LABEL, HOME_LABEL, SHELL_LABEL, TRIAL_LABEL, USER_LABEL
-from detbuild.runtime.slot_queue import BEHIND, SlotQueue, name_of, queue_order, take_inventory
+from detbuild.runtime.labels import EXPERIMENT_LABEL, HOME_LABEL, SHELL_LABEL, TRIAL_LABEL, USER_LABEL
+from detbuild.runtime.slot_queue import BEHIND, SlotQueue, host_limits, name_of, queue_order, take_inventory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,11 +26,12 @@ from detbuild.controller.search import Search, run_request
 from detbuild.controller.state import JournaledState, apply_pending_requests, apply_requests, conclusion
 from detbuild.controller.trial import RecordListener, apply_policies
 from detbuild.runtime.outcome import Evidence, judge
+from detbuild.runtime.plan import RunOwner, plan_run, variables
 from detbuild.runtime.plan import grace as patience
-from detbuild.runtime.plan import local_run_info, variables
+from detbuild.runtime.protocol import Observation, Phase, RunPaths
 from detbuild.search.registry import search_method
 from detbuild.store import journal
-from detbuild.store.experiment_dir import config_of, search_config_of
+from detbuild.store.experiment_dir import checkpoint_storage, config_of, search_config_of
 from detbuild.store.files import file_errors
 from detbuild.store.follow import ExperimentTail
 from detbuild.store.logs import tail
@@ -322,7 +323,11 @@ class _LocalSearch:
         if why:
             self.journaled.record(journal.TrialFinished(trial_id=trial.id, state=State.ERROR, why=why))
             return None
-        info = local_run_info(self._config, request, folder, self.journaled.state.header)
+        header = self.journaled.state.header
+        storage = checkpoint_storage(self._config, folder).on_host or folder.checkpoints
+        paths = RunPaths(str(folder.run(trial.id, run).path), header.context_dir, str(storage))
+        owner = RunOwner(home_id="", folder=folder, header=header, paths=paths)
+        info = plan_run(self._config, request, owner).info
         folder.prepare_run(info)
         self.journaled.record(journal.RunIntended(trial_id=trial.id, run=run, segment=trial.segment))
         return info
@@ -390,7 +395,7 @@ def _finished(
     """Classify the end of a run; `exit_code` is None if it is unknown."""
     evidence = Evidence(
         records=records,
-        exit_code=exit_code,
+        observed=Observation(phase=Phase.ENDED, exit_code=exit_code),
         stop=stronger(journaled.state.stop, trial.stop),
         tail=tail(journaled.folder.run(trial.id, run)),
         kind="process",

@@ -1,6 +1,6 @@
 """The control loop of one experiment: poll everything, do the next step, sleep.
 
-It may die at any moment: it restarts from the journal and the engine, and every effect is journaled first.
+It may die at any moment: it restarts from the journal and the runtime, and every effect is journaled first.
 The cost of a poll depends on the number of running trials, not of all trials. A controller runs in this
 process or in a detached one.
 """
@@ -10,23 +10,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.config.host import host_config
 from detbuild.controller.checkpoints import CheckpointManager
-from detbuild.controller.context import AT_ONCE, ControllerContext
+from detbuild.controller.context import ControllerContext
 from detbuild.controller.lease import name_holder
 from detbuild.controller.retry import Backoff, SystemClock
 from detbuild.controller.search import Search
 from detbuild.controller.state import JournaledState, apply_pending_requests, apply_requests, conclusion
-from detbuild.controller.trial import TrialDriver
+from detbuild.controller.trial import Done, TrialDriver
 from detbuild.errors import EngineError
-from detbuild.runtime.plan import EXPERIMENT_LABEL, HOME_LABEL, RUN_LABEL, TRIAL_LABEL
-from detbuild.runtime.slot_queue import Limits, SlotQueue
-from detbuild.runtime.slot_requests import lock_directory
+from detbuild.runtime.protocol import RunKey, Waiting
 from detbuild.search.registry import search_method
 from detbuild.store import journal
 from detbuild.store.experiment_dir import config_of, search_config_of
@@ -35,7 +31,8 @@ from detbuild.store.home import Home
 from detbuild.store.state import StopVerb
 
 if TYPE_CHECKING:
-    from detbuild.engine.protocol import Engine, EngineInfo
+    from detbuild.controller.trial import Progress
+    from detbuild.runtime.protocol import Runtime
     from detbuild.search.method import SearchMethod
     from detbuild.store.experiment_dir import ExperimentFolder
 
@@ -47,7 +44,7 @@ class Controller:
     """The controller of one experiment; the caller holds its lease.
 
     Args:
-        context: The experiment and its host.
+        context: The experiment and its runtime.
         method: The search method, without any events yet.
 
     Raises:
@@ -67,9 +64,9 @@ class Controller:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended or is paused, and no container, upload or deletion is left."""
+        """Whether it has ended or is paused, and no run, upload or deletion is left."""
         state = self.context.state
-        return state.idle and self.context.containers_removed and (state.paused or self.manager.done)
+        return state.idle and self.context.runs_removed and (state.paused or self.manager.done)
 
     def run(self) -> None:
         """Run the experiment to its end, or until it is paused."""
@@ -113,20 +110,21 @@ class Controller:
         if state.stop == StopVerb.PAUSE:
             return
         for trial_id in tuple(islice(state.ready, _AT_ONCE)):
-            driver = self._step_trial(trial_id)
-            if driver.blocked:
-                return
-            if driver.idle and trial_id in state.ready:
-                state.ready.move_to_end(trial_id)
+            progress = self._step_trial(trial_id)
+            if isinstance(progress, Waiting):
+                if progress.blocks_others:
+                    return
+                if trial_id in state.ready:
+                    state.ready.move_to_end(trial_id)
 
-    def _step_trial(self, trial_id: int) -> TrialDriver:
+    def _step_trial(self, trial_id: int) -> Progress:
         driver = self._drivers.get(trial_id)
         if driver is None:
             driver = self._drivers[trial_id] = TrialDriver(self.context, self._search, trial_id)
-        driver.step()
-        if driver.trial.ended:
+        progress = driver.step()
+        if isinstance(progress, Done):
             del self._drivers[trial_id]
-        return driver
+        return progress
 
     def _conclude(self) -> None:
         """Journal that the experiment has ended or is paused, once it is."""
@@ -134,7 +132,7 @@ class Controller:
         if state.running or (state.ready and state.stop != StopVerb.PAUSE):
             return
         if state.stop == StopVerb.PAUSE:
-            if self.context.containers_removed and not state.paused:
+            if self.context.runs_removed and not state.paused:
                 self.context.record(journal.Paused())
         elif state.living == 0 and (state.finishing or state.ending):
             if not self.manager.before_end(
@@ -145,69 +143,45 @@ class Controller:
             self._search.stalled()
 
     def _sweep(self) -> None:
-        """Remove the containers of ended runs, including those of an earlier controller."""
-        if self.context.containers_removed or self._backoff.active:
+        """Remove the runs that have ended, including those of an earlier controller."""
+        if self.context.runs_removed or self._backoff.active:
             return
-        state = self.context.state
-        labels = {HOME_LABEL: self.context.home_id, EXPERIMENT_LABEL: str(self.context.folder.id)}
+        context, state = self.context, self.context.state
         open_runs = [(id_, state.trials[id_].open_run) for id_ in state.running]
-        going = {(str(id_), str(run.run)) for id_, run in open_runs if run is not None}
+        home_id, number = context.home_id, context.folder.id
+        keep = [RunKey(home_id, number, id_, run.run) for id_, run in open_runs if run is not None]
         try:
-            removals = [
-                self.context.engine_pool.remove(container.id)
-                for container in self.context.engine.find(labels)
-                if (container.labels.get(TRIAL_LABEL, ""), container.labels.get(RUN_LABEL, "")) not in going
-            ]
-            for removal in removals:
-                removal.result()
+            context.runtime.remove(home_id, number, keep=keep)
         except EngineError:
             self._backoff.failed()
         else:
             self._backoff.reset()
-            self.context.containers_removed = True
+            context.runs_removed = True
 
 
-def controller_of(
-    folder: ExperimentFolder, engine: Engine, info: EngineInfo | None = None, *, max_workers: int = AT_ONCE
-) -> Controller:
-    """Create the controller from the experiment's folder; `info` saves a call to the engine.
+def controller_of(folder: ExperimentFolder, runtime: Runtime) -> Controller:
+    """Create the controller from the experiment's folder.
 
     The caller holds the lease. Pending requests are applied here, and may change the config.
     """
     apply_pending_requests(JournaledState(folder=folder))
-    home = Home.open(folder.path.parent.parent)
     context = ControllerContext(
         folder=folder,
-        engine=engine,
+        runtime=runtime,
         config=config_of(folder),
-        home_id=home.id,
+        home_id=Home.open(folder.path.parent.parent).id,
         clock=SystemClock(),
-        nvidia_smi=nvidia_smi,
-        slots=SlotQueue(lock_directory()),
-        limits=partial(host_limits, home.path),
-        info=info,
-        max_workers=max_workers,
     )
     context_dir = Path(context.state.header.context_dir)
     return Controller(context, search_method(search_config_of(folder), context_dir))
 
 
-def host_limits(home: Path) -> Limits:
-    """Return the host limits of a home, from its config file.
-
-    Raises:
-        ConfigError: The file is invalid.
-    """
-    host = host_config(home)
-    return Limits(cpu_trials=host.cpu_trials, gpus=host.gpus)
-
-
-def first_steps(folder: ExperimentFolder, engine: Engine, info: EngineInfo) -> None:
+def first_steps(folder: ExperimentFolder, runtime: Runtime) -> None:
     """Run the experiment in this process until its first run has started, which saves loading time.
 
-    The caller holds the lease. The next controller adopts the container, as after a crash.
+    The caller holds the lease. The next controller adopts the run, as after a crash.
     """
-    controller_of(folder, engine, info, max_workers=1).step()
+    controller_of(folder, runtime).step()
 
 
 def start_detached(folder: ExperimentFolder, lease_descriptor: int) -> None:
@@ -230,29 +204,3 @@ def start_detached(folder: ExperimentFolder, lease_descriptor: int) -> None:
     name_holder(lease_descriptor, process.pid)
     # Reap it in programs that outlive it.
     threading.Thread(target=process.wait, daemon=True).start()
-
-
-def nvidia_smi() -> str:
-    """Return the output of `nvidia-smi -L`; "" on a host without NVIDIA's driver."""
-    return _ask_nvidia("-L")
-
-
-def nvidia_driver() -> str | None:
-    """Return the version of NVIDIA's driver; None on a host without one."""
-    lines = _ask_nvidia("--query-gpu=driver_version", "--format=csv,noheader").split()
-    return lines[0] if lines else None
-
-
-def _ask_nvidia(*arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=30,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""

@@ -1,7 +1,7 @@
 """Runs one trial, run after run, until it has ended.
 
-`TrialDriver` decides between runs. Its run driver creates, starts and watches the container of one run, and
-classifies its end. `RecordListener` forwards the run's records and output to the search and the journal.
+`TrialDriver` decides between runs. Its run driver creates, starts and observes one run, and classifies its
+end. `RecordListener` forwards the run's records and output to the search and the journal.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from detbuild.controller.retry import (
 )
 from detbuild.controller.search import run_request
 from detbuild.errors import DiskFullError, EngineError
-from detbuild.runtime.gpus import LABEL, Gpu, won
 from detbuild.runtime.limits import memory_limit, memory_source
 from detbuild.runtime.outcome import Evidence, Outcome, judge
-from detbuild.runtime.plan import container_name, grace, plan_run
-from detbuild.runtime.slot_queue import POLL, slot_request
+from detbuild.runtime.plan import grace, plan_demand, plan_run
+from detbuild.runtime.protocol import Phase, Reason, RunKey, Waiting
 from detbuild.store import journal
 from detbuild.store.annotations import read_attributes, with_attributes
 from detbuild.store.experiment_dir import checkpoint_storage
@@ -36,17 +35,14 @@ from detbuild.store.records import RecordFile, RunRecords, extended
 from detbuild.store.state import State, StopVerb, run_records, stronger
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from detbuild.controller.context import ControllerContext
     from detbuild.controller.search import Search
     from detbuild.controller.state import JournaledState
-    from detbuild.engine.protocol import ContainerState
-    from detbuild.runtime.slot_requests import SlotRequest
+    from detbuild.runtime.protocol import Demand, Observation, Placement, Refused, Signal
     from detbuild.store.state import RunState, TrialState
 
-_INSPECT = 1.0  # seconds between two inspections of a running container
-_ATTEMPTS = 3  # failed starts of a container before the run ends in error
+_OBSERVE = 1.0  # seconds between two observations of a run
+_ATTEMPTS = 3  # refused starts before the run ends in error
 _SETTLE = 10.0  # seconds after which SIGTERM is sent to a run that has not reported its start
 _KILL_AGAIN = 5.0  # seconds after which an ineffective SIGKILL is repeated
 _MOST = 64 << 20  # bytes of records in one poll, so that a run that floods does not block the others
@@ -61,17 +57,28 @@ class _Pause:
     free_space: FreeSpace | None  # ends early once space is free
 
 
-class TrialDriver:
-    """The driver of one trial. It keeps no state that must survive a crash: the journal has it.
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """It has taken a step, or its run is going."""
 
-    `blocked`: the trials after it would wait for the same. `idle`: it waits for something of its own.
-    """
+    notice: str = ""  # about the run
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It has ended."""
+
+
+Progress = Ready | Waiting | Done
+
+
+class TrialDriver:
+    """The driver of one trial. It keeps no state that must survive a crash: the journal has it."""
 
     def __init__(self, context: ControllerContext, search: Search, trial_id: int) -> None:
         self.context = context
         self.search = search
         self.trial_id = trial_id
-        self.blocked = self.idle = False
         self._driver: _RunDriver | None = None
         self._backoff = Backoff(context.clock)
         self._current_pause: _Pause | None = None
@@ -80,53 +87,52 @@ class TrialDriver:
     def trial(self) -> TrialState:
         return self.context.state.trials[self.trial_id]
 
-    def step(self) -> None:
+    def step(self) -> Progress:
         """Do the next step; on infrastructure errors, record why and retry with back-off."""
-        self.blocked = self._backoff.active
-        if self.blocked:
-            return
+        if self._backoff.active:
+            return Waiting(self.trial.why)
         try:
-            why = self._next()
+            progress = self._next()
         except EngineError as error:
-            why = f"{error}; {error.hint}" if error.hint else str(error)
+            progress = Waiting(f"{error}; {error.hint}" if error.hint else str(error))
             self._backoff.failed()
-            self.blocked = True
         else:
             self._backoff.reset()
-        self._say(why)
+        if self.trial.ended:
+            return Done()
+        self._journal(progress)
+        return progress
 
-    def _say(self, why: str) -> None:
+    def _journal(self, progress: Progress) -> None:
         """Journal what the trial waits for."""
-        if self.trial.ended or self.trial.state == State.WAITING or self.trial.why == why:
+        why = progress.why if isinstance(progress, Waiting) else getattr(progress, "notice", "")
+        if self.trial.state == State.WAITING or self.trial.why == why:
             return
         try:
             self.context.record(journal.Waiting(trial_id=self.trial_id, why=why))
         except EngineError:
             self._backoff.failed()  # not even that can be journaled; retried later
 
-    def _next(self) -> str:
-        """Return what the trial waits for, or ""."""
+    def _next(self) -> Progress:
         run = self.trial.open_run
         if run is None:
             return self._between_runs()
         driver = self._driver_of(run.run)
         if run.created:
-            return driver.watch(run.container)
+            return driver.watch()
         if driver.stop:
-            driver.abandon()
-            return ""
-        return self._launch(driver)
+            return driver.abandon()
+        return driver.launch()
 
     def _driver_of(self, run: int) -> _RunDriver:
-        if self._driver is None or self._driver.run != run:
+        if self._driver is None or self._driver.key.run != run:
             self._driver = _RunDriver(self.context, self.search, self.trial_id, run)
         return self._driver
 
-    def _between_runs(self) -> str:
+    def _between_runs(self) -> Progress:
         trial, state = self.trial, self.context.state
-        self.idle = False
         if state.stop == StopVerb.PAUSE:
-            return ""
+            return Ready()
         step = next_step(
             trial,
             stop=stronger(state.stop, trial.stop),
@@ -139,30 +145,22 @@ class TrialDriver:
             case ReportSegment():
                 self.search.segment_done(trial.id)
             case Launch(after=failure):
-                why = self._pause(failure)
-                self.idle = bool(why)
-                return why or self._launch(self._driver_of(len(trial.runs)))
+                return self._pause(failure) or self._driver_of(len(trial.runs)).launch()
             case Wait():
-                self.idle = True
-        return ""
+                return Waiting("", blocks_others=False)
+        return Ready()
 
-    def _launch(self, driver: _RunDriver) -> str:
-        why = driver.launch()
-        self.idle = driver.restoring
-        self.blocked = bool(why) and not driver.restoring
-        return why
-
-    def _pause(self, last: journal.RunFinished | None) -> str:
-        """Return why the next run waits, or "" if it may start now."""
+    def _pause(self, last: journal.RunFinished | None) -> Waiting | None:
+        """Return the back-off after a failed run, or None if the next one may start now."""
         if last is None:
-            return ""
+            return None
         if self._current_pause is None or self._current_pause.run != last.run:
             self._current_pause = self._new_pause(last)
         if self.context.clock.now() >= self._current_pause.until or (
             self._current_pause.free_space and self._current_pause.free_space.available()
         ):
-            return ""
-        return f"{last.message}; {last.hint or 'retrying after a pause'}"
+            return None
+        return Waiting(f"{last.message}; {last.hint or 'retrying after a pause'}", blocks_others=False)
 
     def _new_pause(self, last: journal.RunFinished) -> _Pause:
         finished = [run.finished for run in self.trial.runs if run.finished]
@@ -181,219 +179,176 @@ class _RunDriver:
 
     def __init__(self, context: ControllerContext, search: Search, trial_id: int, run: int) -> None:
         self.context = context
-        self.trial_id = trial_id
-        self.run = run
+        self.key = RunKey(context.home_id, context.folder.id, trial_id, run)
         self.folder = context.folder.run(trial_id, run)
+        self._runtime = context.runtime
         self._listener = RecordListener(context, search, context.policies, trial_id=trial_id, run=run)
         self._began = context.clock.now()
-        self._inspect_at = self._began
-        self._sent: dict[str, float] = {}  # signal -> when
-        self._starting: Future[None] | None = None
+        self._observe_at = self._began
+        self._sent: dict[Signal, float] = {}  # when
+        self._starting = False
         self._attempts = 0
+        self._waiting: Waiting | None = None  # for its launch
         self._launch_at = self._began
-        self._why = ""
         self._origins: tuple[str, ...] | None = None  # checkpoints to start from: the first whole one
-        self.restoring = False  # one of them
-
-    @property
-    def name(self) -> str:
-        return container_name(self.context.home_id, self.context.folder.id, self.trial_id, self.run)
 
     @property
     def trial(self) -> TrialState:
-        return self.context.state.trials[self.trial_id]
+        return self.context.state.trials[self.key.trial_id]
 
     @property
     def stop(self) -> StopVerb:
         """The strongest stop verb of trial and experiment."""
         return stronger(self.context.state.stop, self.trial.stop)
 
-    def launch(self) -> str:
-        """Create and start the container; return why it waits, or ""."""
-        now = self.context.clock.now()
-        slots = self.context.slots
-        if slots.due(self.trial_id, now) if slots.waits(self.trial_id) else now >= self._launch_at:
-            self._why = self._launch()
-            self._launch_at = now + POLL
-        return self._why
+    def launch(self) -> Progress:
+        """Create and start the run, once it has a checkpoint to start from and slots."""
+        if self._waiting is not None and self.context.clock.now() < self._launch_at:
+            return self._waiting
+        progress = self._restored() or self._create()
+        self._waiting = progress if isinstance(progress, Waiting) else None
+        if self._waiting is not None:
+            self._launch_at = self.context.clock.now() + self._waiting.retry_in
+        return progress
 
-    def _launch(self) -> str:
-        """Adopt a container of the same name, whose controller died right after creating it."""
-        found = self.context.engine.inspect(self.name)
-        if found is None:
-            container, why = self._create()
-            if why:
-                return why
-            found = self.context.engine.inspect(container)
-        if found is None:
-            return "its container was removed right after its creation"
-        gpu_ids = tuple(gpu for gpu in found.labels.get(LABEL, "").split(",") if gpu)
-        if found.status == "created" and not won(
-            self.context.engine, found.id, gpu_ids, self.context.clock.wait
-        ):
-            self.context.engine.remove(found.id)
-            return self.context.slots.requeue(self.trial_id, now=self.context.clock.now())
+    def _restored(self) -> Waiting | None:
+        """Restore a checkpoint to start from to this host."""
+        if self._origins is None:
+            request = run_request(self.context, self.trial, self.key.run)
+            self._origins = request.checkpoints or request.source
+        why = self.context.restore_files(self._origins)
+        return Waiting(why, blocks_others=False) if why else None
+
+    def _create(self) -> Progress:
+        with self._runtime.place(self._demand()) as placed:
+            if isinstance(placed, Waiting):
+                return placed
+            created = placed.created or self._create_placed(placed)
+        if not isinstance(created, str):
+            return self._not_started(created)
+        key = self.key
         self.context.record(
-            journal.RunCreated(trial_id=self.trial_id, run=self.run, container=found.id, gpu_ids=gpu_ids)
+            journal.RunCreated(trial_id=key.trial_id, run=key.run, container=created, gpu_ids=placed.gpus)
         )
-        return self._start(found.id)
+        return self._start()
 
-    def abandon(self) -> None:
+    def _demand(self) -> Demand:
+        """Return the slots that the run needs, with the priority and weight as last set."""
+        config = with_attributes(self.context.config, read_attributes(self.context.folder.path))
+        return plan_demand(config, self.key, self.context.state.header.user)
+
+    def _create_placed(self, placed: Placement) -> str | Waiting | Refused:
+        request = run_request(self.context, self.trial, self.key.run)
+        spec = plan_run(self.context.config, request, self.context.owner, placed.gpus)
+        self.context.folder.prepare_run(spec.info)
+        self.context.record(
+            journal.RunIntended(trial_id=self.key.trial_id, run=self.key.run, segment=self.trial.segment)
+        )
+        return self._runtime.create(spec)
+
+    def abandon(self) -> Progress:
         """End a run that was stopped before it started."""
         outcome = Outcome.KILLED if self.stop == StopVerb.KILL else Outcome.PREEMPTED
-        self._finish(
+        return self._finish(
             journal.RunFinished(
-                trial_id=self.trial_id,
-                run=self.run,
+                trial_id=self.key.trial_id,
+                run=self.key.run,
                 outcome=outcome.value,
                 asked=self.stop,
                 retry=self.stop == StopVerb.PAUSE,
             )
         )
 
-    def watch(self, container: str) -> str:
-        """Poll the container; return what the run waits for or reports, or ""."""
+    def watch(self) -> Progress:
+        """Observe the run, forward stops to it, and finish it once it has ended."""
         self._listener.poll()
-        self._signal(container)
-        if self.context.clock.now() < self._inspect_at and self._listener.records.exited is None:
-            return matched(self._listener.run)
-        self._inspect_at = self.context.clock.now() + _INSPECT
-        state = self.context.engine.inspect(container)
-        if state is not None and state.status == "created":
-            return self._start_or_abandon(container)
-        if state is None or state.ended:
-            self._end(state)
-            return ""
-        return matched(self._listener.run)
+        self._signal()
+        if self.context.clock.now() < self._observe_at and self._listener.records.exited is None:
+            return Ready(matched(self._listener.run))
+        self._observe_at = self.context.clock.now() + _OBSERVE
+        observed = self._runtime.observe(self.key)
+        match observed.phase:
+            case Phase.CREATED if self.stop and not self._starting:
+                return self.abandon()
+            case Phase.CREATED if observed.reason in {Reason.UNSCHEDULABLE, Reason.IMAGE_MISSING}:
+                return Waiting(f"{observed.reason.value}: {observed.message}", blocks_others=False)
+            case Phase.CREATED:
+                return self._start()
+            case Phase.RUNNING:
+                return Ready(observed.message or matched(self._listener.run))
+            case _:
+                return self._end(observed)
 
-    def _create(self) -> tuple[str, str]:
-        """Return the container's ID, or why it cannot be created yet."""
-        why = self._restored()
-        if why:
-            return "", why
-        with self.context.slots.lock():
-            gpus, why = self._free_gpus()
-            if why:
-                return "", why
-            request = run_request(self.context, self.trial, self.run)
-            request = replace(request, gpus=gpus, cpu_slots=self.context.cpu_slots())
-            info, spec = plan_run(self.context.config, request, self.context.place())
-            self.context.folder.prepare_run(info)
-            self.context.record(
-                journal.RunIntended(trial_id=self.trial_id, run=self.run, segment=self.trial.segment)
-            )
-            try:
-                return self.context.engine.create(spec), ""
-            except EngineError as error:
-                return "", self._start_failed(error)
+    def _start(self) -> Progress:
+        started = self._runtime.start(self.key)
+        self._starting = started is False
+        return Ready() if isinstance(started, bool) else self._not_started(started)
 
-    def _restored(self) -> str:
-        """Restore a checkpoint to start from to this host; return what that waits for, or ""."""
-        if self._origins is None:
-            request = run_request(self.context, self.trial, self.run)
-            self._origins = request.checkpoints or request.source
-        why = self.context.restore_files(self._origins)
-        self.restoring = bool(why)
-        return why
-
-    def _free_gpus(self) -> tuple[tuple[Gpu, ...], str]:
-        """Return the GPUs of the run, or what it waits for; a CPU slot has no name."""
-        context = self.context
-        return context.slots.ask(
-            self._slot_request(), self.trial_id, context.inventory, now=context.clock.now()
-        )
-
-    def _slot_request(self) -> SlotRequest:
-        """Return the slot request, with the priority and weight as last set."""
-        context = self.context
-        config = with_attributes(context.config, read_attributes(context.folder.path))
-        return slot_request(config, context.state.header, context.home_id)
-
-    def _start_or_abandon(self, container: str) -> str:
-        if self.stop and self._starting is None:
-            self.abandon()
-            return ""
-        return self._start(container)
-
-    def _start(self, container: str) -> str:
-        try:
-            starting = self._starting or self.context.engine_pool.start(container)
-            self._starting = None if starting.done() else starting
-            if starting.done():
-                starting.result()
-        except EngineError as error:
-            return self._start_failed(error)
-        return ""
-
-    def _start_failed(self, error: EngineError) -> str:
-        """Handle a failed start: return why the run waits, or end it after too many attempts."""
-        self.context.ask_engine()  # raises if the engine is unavailable, which is not counted
-        if not self.context.image_exists():
-            image = self.context.state.header.image[:19]
-            return f"the image {image} was removed: run `detbuild build`, then the trial continues"
+    def _not_started(self, answer: Waiting | Refused) -> Progress:
+        """Return what the run waits for, or end it after too many attempts."""
+        if isinstance(answer, Waiting):
+            return answer
         self._attempts += 1
-        if isinstance(error, DiskFullError) or self._attempts < _ATTEMPTS:
-            raise error
-        self._finish(
+        if isinstance(answer.error, DiskFullError) or self._attempts < _ATTEMPTS:
+            raise answer.error
+        return self._finish(
             journal.RunFinished(
-                trial_id=self.trial_id,
-                run=self.run,
+                trial_id=self.key.trial_id,
+                run=self.key.run,
                 outcome=Outcome.NOT_RETRYABLE.value,
-                message=f"the container could not start: {error}",
-                hint=error.hint,
+                message=f"the {self._runtime.kind} could not start: {answer.error}",
+                hint=answer.error.hint,
             )
         )
-        return ""
 
-    def _signal(self, container: str) -> None:
+    def _signal(self) -> None:
         stop, now = self.stop, self.context.clock.now()
         overdue = now - self._sent.get("SIGTERM", now) > grace(self.context.config)
         if stop == StopVerb.KILL or overdue:
             if now - self._sent.get("SIGKILL", -_KILL_AGAIN) >= _KILL_AGAIN:
-                self._send(container, "SIGKILL")
+                self._send("SIGKILL")
         elif stop and "SIGTERM" not in self._sent and self._listens(now):
-            self._send(container, "SIGTERM")
+            self._send("SIGTERM")
 
     def _listens(self, now: float) -> bool:
         """Whether SIGTERM has an effect: process 1 of a container ignores signals without a handler."""
         return self._listener.records.started or now - self._began > _SETTLE
 
-    def _send(self, container: str, signal: str) -> None:
-        self.context.engine.signal(container, signal)
-        self._sent[signal] = self._inspect_at = self.context.clock.now()
+    def _send(self, signal: Signal) -> None:
+        self._runtime.signal(self.key, signal)
+        self._sent[signal] = self._observe_at = self.context.clock.now()
 
-    def _end(self, state: ContainerState | None) -> None:
-        engine = self.context.ask_engine()
+    def _end(self, observed: Observation) -> Progress:
         self._listener.poll(over=True)
-        records = self._listener.records
-        left = self.context.config.max_restarts - self.trial.restarts
-        asked = self.context.config.resources.memory
-        limit = (state.memory if state else 0) or memory_limit(asked, engine.memory)
+        records, config = self._listener.records, self.context.config
+        asked, host_memory = config.resources.memory, observed.host_memory
+        memory = observed.memory or (memory_limit(asked, host_memory) if host_memory else 0)
         evidence = Evidence(
             records=records,
-            exit_code=state.exit_code if state else None,
-            oom_killed=state.oom_killed if state else False,
-            engine_error=state.error if state else "",
+            observed=observed,
             stop=self.stop,
-            memory=limit,
-            memory_source=memory_source(asked, engine.memory, limit),
-            tail=self._output_tail(state, records),
+            memory=memory,
+            memory_source=memory_source(asked, host_memory, memory),
+            tail=tail(self.folder) if records.started else self._output_tail(observed),
+            kind=self._runtime.kind,
+            directory=self.context.owner.paths.context_dir,
             before=next(reversed(failures(self.trial)), None),
         )
-        finished = judge(evidence, trial_id=self.trial_id, run=self.run, restarts_left=left)
-        self._finish(apply_policies(finished, self._listener.run))
+        left = config.max_restarts - self.trial.restarts
+        finished = judge(evidence, trial_id=self.key.trial_id, run=self.key.run, restarts_left=left)
+        return self._finish(apply_policies(finished, self._listener.run))
 
-    def _output_tail(self, state: ContainerState | None, records: RunRecords) -> tuple[str, ...]:
-        """Return the last lines of output; from the engine if the harness never started."""
-        if state is None or records.started:
+    def _output_tail(self, observed: Observation) -> tuple[str, ...]:
+        """Return the last lines of output of a run whose harness never started."""
+        if observed.phase is Phase.GONE:
             return tail(self.folder)
-        return self.context.engine.output_tail(state.id, TAIL_LINES)
+        return self._runtime.output_tail(self.key, TAIL_LINES)
 
-    def _finish(self, finished: journal.RunFinished) -> None:
-        """Journal the end; from now on the container may be removed."""
+    def _finish(self, finished: journal.RunFinished) -> Progress:
+        """Journal the end; from now on the runtime may remove the run."""
         self.context.record(finished)
-        self.context.containers_removed = False
-        self.context.slots.freed()
+        self.context.runs_removed = False
+        return Ready()
 
 
 class RecordListener:

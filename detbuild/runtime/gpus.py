@@ -16,6 +16,7 @@ from detbuild.config.environment import reserved
 from detbuild.config.storage import SharedFs
 from detbuild.config.yaml import ConfigErrors, KeyPath, Problem
 from detbuild.errors import EngineError
+from detbuild.runtime.labels import GPU_LABEL, gpus_of
 from detbuild.store.files import file_errors
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.engine.protocol import ContainerState, Engine, EngineInfo
 
-LABEL = "detbuild.gpus"  # comma-separated IDs; in use until the container ends
 _POLLS: Final = 10  # of containers with the same GPUs
 _BETWEEN_POLLS: Final = 0.2  # seconds
 _LONGEST: Final = 40  # characters of a path in a message
@@ -33,9 +33,13 @@ _LONGEST: Final = 40  # characters of a path in a message
 @dataclass(frozen=True, slots=True)
 class Gpu:
     id: str
-    driver: Literal["nvidia", "cdi"]
     names: frozenset[str] = field(default=frozenset(), compare=False)  # all names that a user may give
     usable: bool = field(default=True, compare=False)  # within the limits of the home
+
+
+def driver_of(gpu: str) -> Literal["nvidia", "cdi"]:
+    """Return the driver that knows a GPU by this ID: only CDI names have an equals sign."""
+    return "cdi" if "=" in gpu else "nvidia"
 
 
 def discover(info: EngineInfo, nvidia_smi: str, only: Collection[str] | None = None) -> tuple[Gpu, ...]:
@@ -50,7 +54,7 @@ def discover(info: EngineInfo, nvidia_smi: str, only: Collection[str] | None = N
     """
     listed = _listed(nvidia_smi)
     found = [_cdi_gpu(name, listed) for name in _cdi(info.cdi_devices)] or [
-        Gpu(uuid, "nvidia", _names(index, listed)) for index, uuid in _undivided(listed).items()
+        Gpu(uuid, _names(index, listed)) for index, uuid in _undivided(listed).items()
     ]
     return tuple(
         gpu if only is None else replace(gpu, usable=not gpu.names.isdisjoint(only)) for gpu in found
@@ -72,7 +76,7 @@ def _by_number(name: str) -> tuple[int, ...]:
 def _cdi_gpu(name: str, listed: Mapping[str, str]) -> Gpu:
     short = name.partition("=")[2]
     index = next((index for index, uuid in listed.items() if uuid == short), short)
-    return Gpu(name, "cdi", frozenset({name, short}) | _names(index, listed))
+    return Gpu(name, frozenset({name, short}) | _names(index, listed))
 
 
 def _names(index: str, listed: Mapping[str, str]) -> frozenset[str]:
@@ -106,8 +110,7 @@ def _undivided(listed: Mapping[str, str]) -> dict[str, str]:
 
 def held(containers: Iterable[ContainerState]) -> frozenset[str]:
     """Return the GPUs in use by containers that run or are about to."""
-    labels = (container.labels.get(LABEL, "") for container in containers if container.lives)
-    return frozenset(gpu for label in labels for gpu in label.split(",") if gpu)
+    return frozenset(gpu for container in containers if container.lives for gpu in gpus_of(container))
 
 
 def rivals(
@@ -128,7 +131,7 @@ def won(engine: Engine, container: str, gpus: Collection[str], wait: Callable[[f
         EngineError: The engine is unavailable.
     """
     for _ in range(_POLLS):
-        others = rivals(container, gpus, engine.find({LABEL: ""})) if gpus else []
+        others = rivals(container, gpus, engine.find({GPU_LABEL: ""})) if gpus else []
         if not others:
             return True
         if any(other.status != "created" or other.id < container for other in others):

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from detbuild.runtime.limits import OF_CONFIG, OF_HOST, binary
+from detbuild.runtime.protocol import Reason
 from detbuild.store.experiment_dir import WORK_DIR
 from detbuild.store.journal import RunFinished
 from detbuild.store.state import StopVerb
@@ -25,6 +26,7 @@ from determined._contract.run_info import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from detbuild.runtime.protocol import Observation
     from detbuild.store.records import RunRecords
 
 _HOST_DOWN = 255  # exit code of containers that ran when the engine died
@@ -67,6 +69,7 @@ class Outcome(str, Enum):
         return self.counts or self in _FREE
 
 
+_BY_THE_RUNTIME = {Reason.EVICTED, Reason.PREEMPTED}
 _SUCCEEDED = {Outcome.COMPLETED, Outcome.STOPPED, Outcome.INVALID_HP}
 _FREE = {Outcome.INFRASTRUCTURE, Outcome.DISK_FULL, Outcome.LOST, Outcome.PREEMPTED}
 
@@ -76,9 +79,7 @@ class Evidence:
     """All that is known about an ended run."""
 
     records: RunRecords
-    exit_code: int | None  # of the container or local process; None if it was removed
-    oom_killed: bool = False  # the engine's flag
-    engine_error: str = ""  # the engine's error if the container could not start
+    observed: Observation
     stop: StopVerb = StopVerb.NONE  # why it was stopped, if it was
     memory: int = 0  # limit in bytes; 0 if unknown
     memory_source: str = ""  # where the limit comes from
@@ -169,11 +170,12 @@ def classify(evidence: Evidence) -> Classification:
         return _succeeded(ended)
     if evidence.stop == StopVerb.KILL:
         return Classification(Outcome.KILLED, "killed on request")
-    if evidence.oom_killed or (evidence.records.exited and evidence.records.exited.oom_kills):
+    exited = evidence.records.exited
+    if evidence.observed.reason is Reason.OUT_OF_MEMORY or (exited and exited.oom_kills):
         return _out_of_memory(evidence)
     if ended is not None:
         return _failed(ended, evidence)
-    if evidence.records.exited is not None:
+    if exited is not None:
         return _worker_died(evidence)
     return _container_died(evidence)
 
@@ -262,8 +264,8 @@ def _disk(evidence: Evidence, message: str) -> Classification | None:
 def _container_died(evidence: Evidence) -> Classification:
     """Classify the end of a run that wrote no final record."""
     code, name = _exit(evidence)
-    if code is None:
-        return Classification(Outcome.LOST, f"the {evidence.kind} was removed while it ran")
+    if evidence.observed.reason in _BY_THE_RUNTIME or code is None:
+        return _ended_by_the_runtime(evidence)
     if evidence.records.unreadable:
         return Classification(
             Outcome.USER_ERROR,
@@ -282,6 +284,15 @@ def _container_died(evidence: Evidence) -> Classification:
     return Classification(Outcome.USER_ERROR, _exit_text(code, name), _SEE_LOGS)
 
 
+def _ended_by_the_runtime(evidence: Evidence) -> Classification:
+    """Classify a run that its runtime has ended or lost."""
+    observed = evidence.observed
+    if observed.reason not in _BY_THE_RUNTIME:
+        return Classification(Outcome.LOST, f"the {evidence.kind} was removed while it ran")
+    words = f": {observed.message}" if observed.message else ""
+    return Classification(Outcome.INFRASTRUCTURE, f"the {evidence.kind} was {observed.reason.value}{words}")
+
+
 def _supervisor_left(evidence: Evidence, code: int) -> Classification:
     """Classify the exit of a supervisor that could not run the worker."""
     if code == ExitCode.STARTED_AGAIN:
@@ -294,7 +305,7 @@ def _supervisor_left(evidence: Evidence, code: int) -> Classification:
 def _never_began(evidence: Evidence, code: int, name: str | None) -> Classification:
     """Classify a run whose image cannot run the harness."""
     words = next((line for line in reversed(evidence.tail) if line.strip()), "")
-    why = evidence.engine_error or f"{_exit_text(code, name)}{f': {words}' if words else ''}"
+    why = evidence.observed.message or f"{_exit_text(code, name)}{f': {words}' if words else ''}"
     return Classification(
         Outcome.NOT_RETRYABLE,
         f"the {evidence.kind} could not run the harness: {why}",
@@ -308,7 +319,7 @@ def _exit(evidence: Evidence) -> tuple[int | None, str | None]:
     exited = evidence.records.exited
     if exited is not None:
         return exited.code, exited.signal
-    code = evidence.exit_code
+    code = evidence.observed.exit_code
     return code, _signal_of(code) if code is not None else None
 
 

@@ -1,38 +1,30 @@
-"""Plans the container of a run or a shell, and the run info for the harness; pure, without an engine."""
+"""Plans a run, and the run info for the harness; pure, and the same for every runtime."""
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from detbuild.config.secrets import without_host_secrets
-from detbuild.engine.protocol import ContainerSpec, Device, EngineInfo, Mount
-from detbuild.runtime.gpus import LABEL, Gpu
-from detbuild.runtime.limits import cpu_limit, memory_limit, scratch
-from detbuild.store.experiment_dir import WORK_DIR, checkpoint_storage, in_container
-from determined._contract.run_info import CONTAINER_RUN_DIR, RUN_DIR_VARIABLE, RunInfo
+from detbuild.engine.protocol import Device, Mount
+from detbuild.runtime.fair_share import PRIORITY
+from detbuild.runtime.labels import user_id
+from detbuild.runtime.limits import scratch
+from detbuild.runtime.protocol import Demand, RunKey, RunSpec
+from detbuild.store.experiment_dir import checkpoint_storage, in_container
+from determined._contract.run_info import RUN_DIR_VARIABLE, RunInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from detbuild.config.environment import DeviceKind
     from detbuild.config.experiment import ExperimentConfig
+    from detbuild.runtime.protocol import RunPaths
     from detbuild.store.experiment_dir import CheckpointStorage, ExperimentFolder, Header
     from determined._contract.run_info import Length
 
-_RUN_DIR: Final = CONTAINER_RUN_DIR
-HOME_LABEL: Final = "detbuild.home"
-EXPERIMENT_LABEL: Final = "detbuild.experiment"
-TRIAL_LABEL: Final = "detbuild.trial"
-RUN_LABEL: Final = "detbuild.run"
-SHELL_LABEL: Final = "detbuild.shell"  # the experiment whose image a shell runs
-USER_LABEL: Final = "detbuild.user"  # UID of the submitter
-WEIGHT_LABEL: Final = "detbuild.weight"  # resources.weight
-CPU_LABEL: Final = "detbuild.cpu"  # on containers with a CPU slot: CPU slots of their home
 _GRACE: Final = 3600  # seconds for a run to checkpoint after a stop
-_SHELL_GRACE: Final = 10  # seconds between SIGTERM and SIGKILL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +35,6 @@ class RunRequest:
     run: int
     trial_seed: int
     hparams: Mapping[str, object] = field(default_factory=dict)
-    gpus: tuple[Gpu, ...] = ()
-    cpu_slots: int = 1  # of its home
     length: Length | None = None  # to train to, in total
     milestones: tuple[int, ...] = ()
     checkpoints: tuple[str, ...] = ()  # the trial's own, newest first
@@ -55,56 +45,65 @@ class RunRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """The home, experiment and user of a run, and its host."""
+class RunOwner:
+    """The experiment of a run, with the folders that the run will see."""
 
     home_id: str
     folder: ExperimentFolder
     header: Header
-    user: str  # uid:gid
-    host_memory: int = 0  # bytes of the engine's host; 0 if unknown
-    host_cpus: int = 0
+    paths: RunPaths
+
+    def key(self, trial_id: int, run: int) -> RunKey:
+        return RunKey(self.home_id, self.header.id, trial_id, run)
 
 
-def user_of(info: EngineInfo, caller: str) -> str:
-    """Return the container's user whose files belong to the caller on the host.
-
-    A rootless engine maps the container's root to the caller, and all other IDs to subordinate ones.
-    """
-    return "0:0" if info.rootless else caller
-
-
-def container_name(home_id: str, experiment_id: int, trial_id: int, run: int) -> str:
-    """Return the container's name: unique to the run, so that a second one cannot be created."""
-    return f"detbuild-{home_id}-{experiment_id}-{trial_id}-{run}"
-
-
-def plan_run(config: ExperimentConfig, request: RunRequest, place: Place) -> tuple[RunInfo, ContainerSpec]:
-    """Plan the container and the run info of a run."""
-    info = _run_info(config, request, place)
-    name = container_name(place.home_id, place.header.id, request.trial_id, request.run)
-    spec = ContainerSpec(
-        name=name,
-        image=place.header.image,
-        env={**variables(config), RUN_DIR_VARIABLE: _RUN_DIR},
-        user=place.user,
-        gpus=info.gpu_ids,
-        gpu_driver=request.gpus[0].driver if request.gpus else "nvidia",
-        shm_size=config.resources.shm_size,
-        mounts=_mounts(config, request, place),
-        devices=tuple(Device(d.host_path, d.container_path, d.mode) for d in config.resources.devices),
-        cap_add=config.environment.add_capabilities,
-        cap_drop=("ALL", *config.environment.drop_capabilities),
-        ports=tuple(sorted(set(config.environment.ports.values()))),
-        network=place.header.network,
-        memory=memory_limit(config.resources.memory, place.host_memory),
-        cpus=cpu_limit(config.resources.cpus, place.host_cpus),
-        read_only_root=config.environment.read_only_root,
-        scratch=scratch(config),
-        stop_timeout=grace(config),
-        labels=_labels(config, request, place),
+def plan_demand(config: ExperimentConfig, key: RunKey, user: str) -> Demand:
+    """Plan the slots of a run; `user` is "uid:gid"."""
+    resources = config.resources
+    return Demand(
+        key=key,
+        user=user_id(user),
+        slots=resources.slots_per_trial,
+        priority=PRIORITY if resources.priority is None else resources.priority,
+        weight=resources.weight,
+        max_slots=resources.max_slots,
     )
-    return info, spec
+
+
+def plan_run(
+    config: ExperimentConfig, request: RunRequest, owner: RunOwner, gpus: Sequence[str] = ()
+) -> RunSpec:
+    """Plan a run.
+
+    Args:
+        config: The experiment's config.
+        request: The run.
+        owner: Its experiment.
+        gpus: IDs of its GPUs.
+    """
+    resources, environment = config.resources, config.environment
+    return RunSpec(
+        key=owner.key(request.trial_id, request.run),
+        info=_run_info(config, request, owner, gpus),
+        image=owner.header.image,
+        user=owner.header.user,
+        slots=resources.slots_per_trial,
+        gpus=tuple(gpus),
+        env={**variables(config), RUN_DIR_VARIABLE: owner.paths.run_dir},
+        mounts=_mounts(config, request, owner),
+        memory=resources.memory,
+        cpus=resources.cpus,
+        shm_size=resources.shm_size,
+        devices=tuple(Device(d.host_path, d.container_path, d.mode) for d in resources.devices),
+        ports=tuple(sorted(set(environment.ports.values()))),
+        network=owner.header.network,
+        cap_add=environment.add_capabilities,
+        cap_drop=environment.drop_capabilities,
+        read_only_root=environment.read_only_root,
+        scratch=scratch(config),
+        weight=resources.weight,
+        grace=grace(config),
+    )
 
 
 def grace(config: ExperimentConfig) -> int:
@@ -112,42 +111,8 @@ def grace(config: ExperimentConfig) -> int:
     return config.preemption_timeout or _GRACE
 
 
-def local_run_info(
-    config: ExperimentConfig, request: RunRequest, folder: ExperimentFolder, header: Header
-) -> RunInfo:
-    """Plan the run info of a run on the host, without a container."""
-    storage = checkpoint_storage(config, folder)
-    return _info(
-        config,
-        request,
-        header,
-        run_dir=str(folder.run(request.trial_id, request.run).path),
-        context_dir=header.context_dir,
-        checkpoint_dir=str(storage.on_host or folder.checkpoints),
-    )
-
-
-def _run_info(config: ExperimentConfig, request: RunRequest, place: Place) -> RunInfo:
-    storage = checkpoint_storage(config, place.folder)
-    return _info(
-        config,
-        request,
-        place.header,
-        run_dir=_RUN_DIR,
-        context_dir=WORK_DIR,
-        checkpoint_dir=storage.in_run,
-    )
-
-
-def _info(
-    config: ExperimentConfig,
-    request: RunRequest,
-    header: Header,
-    *,
-    run_dir: str,
-    context_dir: str,
-    checkpoint_dir: str,
-) -> RunInfo:
+def _run_info(config: ExperimentConfig, request: RunRequest, owner: RunOwner, gpus: Sequence[str]) -> RunInfo:
+    header, paths = owner.header, owner.paths
     named = config.searcher.source_checkpoint_uuid
     source = request.source or ((named,) if named else ())
     return RunInfo(
@@ -157,10 +122,10 @@ def _info(
         trial_seed=request.trial_seed,
         slots=config.resources.slots_per_trial,
         entrypoint=config.entrypoint.value,
-        run_dir=run_dir,
-        context_dir=context_dir,
+        run_dir=paths.run_dir,
+        context_dir=paths.context_dir,
         context_name=header.context_name,
-        checkpoint_dir=checkpoint_dir,
+        checkpoint_dir=paths.checkpoint_dir,
         max_length=request.length,
         milestones=request.milestones,
         hparams=request.hparams,
@@ -171,7 +136,7 @@ def _info(
         best_validation=request.best_validation,
         last_failure=request.last_failure,
         failed_alike=request.failed_alike,
-        gpu_ids=tuple(gpu.id for gpu in request.gpus),
+        gpu_ids=tuple(gpus),
         startup_hook=header.startup_hook,
         run_hooks=header.local_hooks or not header.local,
     )
@@ -184,10 +149,21 @@ def variables(config: ExperimentConfig) -> dict[str, str]:
     return {name: value for name, _, value in given}
 
 
-def _mounts(config: ExperimentConfig, request: RunRequest, place: Place) -> tuple[Mount, ...]:
-    run = Mount(source=str(place.folder.run(request.trial_id, request.run).path), target=_RUN_DIR)
-    storage = checkpoint_storage(config, place.folder)
-    own = tuple(
+def _mounts(config: ExperimentConfig, request: RunRequest, owner: RunOwner) -> tuple[Mount, ...]:
+    folder = owner.folder
+    run = Mount(source=str(folder.run(request.trial_id, request.run).path), target=owner.paths.run_dir)
+    storage = checkpoint_storage(config, folder)
+    return (
+        run,
+        *((storage.mount,) if storage.mount else ()),
+        *user_mounts(config),
+        *_source_mount(config, folder, storage),
+    )
+
+
+def user_mounts(config: ExperimentConfig) -> tuple[Mount, ...]:
+    """Return `bind_mounts` as mounts."""
+    return tuple(
         Mount(
             source=mount.host_path,
             target=in_container(mount.container_path),
@@ -195,12 +171,6 @@ def _mounts(config: ExperimentConfig, request: RunRequest, place: Place) -> tupl
             propagation=mount.propagation,
         )
         for mount in config.bind_mounts
-    )
-    return (
-        run,
-        *((storage.mount,) if storage.mount else ()),
-        *own,
-        *_source_mount(config, place.folder, storage),
     )
 
 
@@ -218,94 +188,3 @@ def _source_mount(
     if source.is_symlink() or not source.is_dir():
         return ()
     return (Mount(source=str(source), target=f"{storage.in_run}/{uuid}", read_only=True),)
-
-
-def _labels(config: ExperimentConfig, request: RunRequest, place: Place) -> dict[str, str]:
-    slots = (
-        {LABEL: ",".join(gpu.id for gpu in request.gpus)}
-        if request.gpus
-        else {CPU_LABEL: str(request.cpu_slots)}
-    )
-    return {
-        HOME_LABEL: place.home_id,
-        EXPERIMENT_LABEL: str(place.header.id),
-        TRIAL_LABEL: str(request.trial_id),
-        RUN_LABEL: str(request.run),
-        USER_LABEL: place.header.user.partition(":")[0],
-        WEIGHT_LABEL: f"{config.resources.weight:g}",
-        **slots,
-    }
-
-
-def plan_shell(
-    config: ExperimentConfig,
-    place: Place,
-    command: Sequence[str],
-    *,
-    run: tuple[int, int] | None = None,
-    gpus: Sequence[Gpu] = (),
-    terminal: bool = False,
-) -> ContainerSpec:
-    """Plan the container.
-
-    Args:
-        config: The experiment's config.
-        place: The experiment and its user.
-        command: The command to run instead of the harness, in the context directory.
-        run: Trial and run that `det.get_cluster_info()` describes inside; its folder is mounted read-only.
-        gpus: In use until the container is removed.
-        terminal: Allocate a terminal.
-    """
-    held = {LABEL: ",".join(gpu.id for gpu in gpus)} if gpus else {}
-    run_info = {RUN_DIR_VARIABLE: _RUN_DIR} if run else {}
-    return ContainerSpec(
-        name=f"detbuild-{place.home_id}-{place.header.id}-shell-{secrets.token_hex(4)}",
-        image=place.header.image,
-        entrypoint=tuple(command[:1]),
-        command=tuple(command[1:]),
-        env={**_home(config), **variables(config), **run_info},
-        user=place.user,
-        gpus=tuple(gpu.id for gpu in gpus),
-        gpu_driver=gpus[0].driver if gpus else "nvidia",
-        shm_size=config.resources.shm_size,
-        mounts=_shell_mounts(config, place, run),
-        network=place.header.network,
-        memory=memory_limit(config.resources.memory, place.host_memory),
-        cpus=cpu_limit(config.resources.cpus, place.host_cpus),
-        read_only_root=config.environment.read_only_root,
-        scratch=scratch(config),
-        cap_add=config.environment.add_capabilities,
-        cap_drop=("ALL", *config.environment.drop_capabilities),
-        stdin=True,
-        terminal=terminal,
-        stop_timeout=_SHELL_GRACE,
-        # Not EXPERIMENT_LABEL: the controller removes containers with it that are not its runs.
-        labels={
-            HOME_LABEL: place.home_id,
-            SHELL_LABEL: str(place.header.id),
-            USER_LABEL: place.header.user.partition(":")[0],
-            **held,
-        },
-    )
-
-
-def _home(config: ExperimentConfig) -> dict[str, str]:
-    """Set a writable HOME, as the harness does for a trial."""
-    return {"HOME": "/tmp"} if config.environment.read_only_root else {}  # noqa: S108  (of a container)
-
-
-def _shell_mounts(config: ExperimentConfig, place: Place, run: tuple[int, int] | None) -> tuple[Mount, ...]:
-    storage = checkpoint_storage(config, place.folder).mount
-    run_info = (
-        Mount(source=str(place.folder.run(*run).path), target=_RUN_DIR, read_only=True) if run else None
-    )
-    own = tuple(
-        Mount(
-            source=mount.host_path,
-            target=in_container(mount.container_path),
-            read_only=mount.read_only,
-            propagation=mount.propagation,
-        )
-        for mount in config.bind_mounts
-    )
-    return tuple(mount for mount in (run_info, storage, *own) if mount is not None)

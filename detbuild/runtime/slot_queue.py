@@ -12,8 +12,8 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from detbuild.config.host import host_config
 from detbuild.runtime.fair_share import (
-    PRIORITY,
     FairShare,
     Holding,
     Memory,
@@ -23,14 +23,17 @@ from detbuild.runtime.fair_share import (
     remember,
     served,
 )
-from detbuild.runtime.gpus import LABEL, Gpu, discover, free, held, unknown_ids, usable
-from detbuild.runtime.plan import (
+from detbuild.runtime.gpus import Gpu, discover, free, held, unknown_ids, usable
+from detbuild.runtime.labels import (
     CPU_LABEL,
-    EXPERIMENT_LABEL,
-    HOME_LABEL,
+    GPU_LABEL,
+    MOST_SLOTS,
     TRIAL_LABEL,
     USER_LABEL,
-    WEIGHT_LABEL,
+    cpu_slots_of,
+    experiment_of,
+    gpus_of,
+    weight_of,
 )
 from detbuild.runtime.slot_requests import SlotRequest, SlotRequests, UserLock
 from detbuild.units import counted
@@ -40,10 +43,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from detbuild.config.experiment import ExperimentConfig
     from detbuild.engine.protocol import ContainerState, Engine, EngineInfo
+    from detbuild.runtime.protocol import Demand
     from detbuild.runtime.slot_requests import Kind
-    from detbuild.store.experiment_dir import Header
 
 POLL: Final = 2.0  # seconds between two polls of a controller with queued trials
 _MANY: Final = 20  # queued experiments; with more, each polls less often
@@ -55,22 +57,19 @@ _PASSES: Final = (
     15.0  # seconds without a poll after which a turn passes to the next: its holder is stopped or hangs
 )
 _MEMORY_OF_A_SLOT: Final = 2 << 30  # bytes
-_MOST: Final = 1024  # CPU slots that another user's label may claim
 
 
-def slot_request(config: ExperimentConfig, header: Header, home_id: str) -> SlotRequest:
-    """Return the slot request of an experiment, without waiting trials."""
-    resources = config.resources
-    gpus = resources.slots_per_trial
+def slot_request(demand: Demand, engine: str) -> SlotRequest:
+    """Return the slot request of an experiment on an engine, without waiting trials."""
     return SlotRequest(
-        engine=header.engine,
-        kind="gpu" if gpus else "cpu",
-        user=header.user.partition(":")[0],
-        experiment=f"{home_id}/{header.id}",
-        slots=gpus or 1,
-        priority=PRIORITY if resources.priority is None else resources.priority,
-        weight=resources.weight,
-        max_slots=resources.max_slots if gpus else None,
+        engine=engine,
+        kind="gpu" if demand.slots else "cpu",
+        user=demand.user,
+        experiment=f"{demand.key.home_id}/{demand.key.experiment_id}",
+        slots=demand.slots or 1,
+        priority=demand.priority,
+        weight=demand.weight,
+        max_slots=demand.max_slots if demand.slots else None,
         waiting={},
     )
 
@@ -224,7 +223,7 @@ def _containers(order: QueueOrder) -> Mapping[str, frozenset[str]]:
     """Return the container IDs of each experiment and each user."""
     found: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
     for container in order.inventory.containers:
-        for name in (_experiment_of(container), f"user {container.labels.get(USER_LABEL, '')}"):
+        for name in (experiment_of(container), f"user {container.labels.get(USER_LABEL, '')}"):
             found[name] |= {container.id}
     return found
 
@@ -372,6 +371,16 @@ class Limits:
     gpus: tuple[str, ...] | None = None  # names as in `discover`; None for all
 
 
+def host_limits(home: Path) -> Limits:
+    """Return the limits of a home, from its config file.
+
+    Raises:
+        ConfigError: The file is invalid.
+    """
+    host = host_config(home)
+    return Limits(cpu_trials=host.cpu_trials, gpus=host.gpus)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inventory:
     """All slots of one kind, and the containers that use them."""
@@ -428,17 +437,17 @@ class Inventory:
 
         Each home uses at most its own limit, and all together at most the largest.
         """
-        most = max((min(limit, _MOST) for limit in limits), default=0)
+        most = max((min(limit, MOST_SLOTS) for limit in limits), default=0)
         return replace(self, total=max(self.total, most)) if self.kind == "cpu" else self
 
     @property
     def holdings(self) -> tuple[Holding, ...]:
         return tuple(
             Holding(
-                experiment=_experiment_of(container),
+                experiment=experiment_of(container),
                 user=container.labels.get(USER_LABEL, ""),
-                slots=len([gpu for gpu in container.labels.get(LABEL, "-").split(",") if gpu]),
-                weight=_weight(container),
+                slots=len(gpus_of(container)) or 1,
+                weight=weight_of(container),
             )
             for container in self.containers
         )
@@ -446,12 +455,7 @@ class Inventory:
     @property
     def served(self) -> frozenset[tuple[str, str]]:
         """Return (experiment, trial) of all trials with slots, whose requests may be outdated."""
-        return frozenset((_experiment_of(c), c.labels.get(TRIAL_LABEL, "")) for c in self.containers)
-
-
-def _experiment_of(container: ContainerState) -> str:
-    """Return the experiment as in a slot request: `<home id>/<number>`."""
-    return f"{container.labels.get(HOME_LABEL, '')}/{container.labels.get(EXPERIMENT_LABEL, '')}"
+        return frozenset((experiment_of(c), c.labels.get(TRIAL_LABEL, "")) for c in self.containers)
 
 
 def cpu_slots(info: EngineInfo, cpu_trials: int | None) -> int:
@@ -473,14 +477,14 @@ def take_inventory(
     """
     if kind == "cpu":
         return cpu_inventory(cpu_slots(info, limits.cpu_trials), engine.find({CPU_LABEL: ""}), info.id)
-    return gpu_inventory(discover(info, nvidia_smi(), limits.gpus), engine.find({LABEL: ""}), info.id)
+    return gpu_inventory(discover(info, nvidia_smi(), limits.gpus), engine.find({GPU_LABEL: ""}), info.id)
 
 
 def cpu_inventory(limit: int, containers: Iterable[ContainerState], engine: str = "") -> Inventory:
     """Build the inventory of CPU slots from all containers with CPU_LABEL, the limit of their home."""
     users = tuple(container for container in containers if container.lives)
     inventory = Inventory(kind="cpu", engine=engine, limit=limit, total=limit, containers=users)
-    return inventory.widened(map(_limit, users))
+    return inventory.widened(map(cpu_slots_of, users))
 
 
 def gpu_inventory(gpus: Sequence[Gpu], containers: Iterable[ContainerState], engine: str = "") -> Inventory:
@@ -501,15 +505,3 @@ def _cpu_usage(in_use: int, total: int) -> str:
     if in_use < total:
         return f"{in_use} of {total} CPU slots in use"
     return f"all {total} CPU slots in use" if total > 1 else "the only CPU slot is in use"
-
-
-def _limit(container: ContainerState) -> int:
-    value = container.labels.get(CPU_LABEL, "")
-    return int(value) if value.isascii() and value.isdecimal() and len(value) < len(str(_MOST * 10)) else 0
-
-
-def _weight(container: ContainerState) -> float:
-    try:
-        return float(container.labels.get(WEIGHT_LABEL, "1"))
-    except ValueError:
-        return 1.0

@@ -19,7 +19,8 @@ from detbuild.controller.lease import holder
 from detbuild.controller.requests import resume_one
 from detbuild.events import Event
 from detbuild.experiment import SubmitRequest, this_host
-from detbuild.runtime.gpus import LABEL, held
+from detbuild.runtime.gpus import held
+from detbuild.runtime.labels import GPU_LABEL
 from detbuild.runtime.slot_requests import SlotRequests, lock_directory
 from detbuild.store.experiment_dir import ExperimentFolder
 from detbuild.store.home import Home
@@ -87,9 +88,9 @@ def watch(engine, folders, *, silence: float = 300.0) -> list[frozenset[str]]:
         if states != before:
             deadline = time.monotonic() + silence
         assert time.monotonic() < deadline, states
-        going = [container for container in engine.find({LABEL: ""}) if container.lives]
+        going = [container for container in engine.find({GPU_LABEL: ""}) if container.lives]
         looks.append(held(going))
-        given = Counter(gpu for container in going for gpu in container.labels[LABEL].split(","))
+        given = Counter(gpu for container in going for gpu in container.labels[GPU_LABEL].split(","))
         assert set(given.values()) <= {1}, f"a GPU was given twice: {given}"
         time.sleep(0.03)
     return looks

@@ -27,6 +27,7 @@ from detbuild.controller.retry import SystemClock
 from detbuild.engine.docker import DockerEngine
 from detbuild.events import BuildStep, Event
 from detbuild.experiment import SubmitRequest, this_host
+from detbuild.runtime.docker import DockerRuntime
 from detbuild.runtime.slot_queue import SlotQueue
 from detbuild.search.registry import search_method
 from detbuild.store import journal
@@ -168,12 +169,10 @@ def driven(folder: ExperimentFolder, home: Home, engine: DockerEngine) -> thread
     config = config_of(folder)
     context = ControllerContext(
         folder=folder,
-        engine=engine,
+        runtime=DockerRuntime(engine, folder.header(), SlotQueue(home.path), nvidia_smi=str),
         config=config,
         home_id=home.id,
         clock=SystemClock(),
-        nvidia_smi=str,
-        slots=SlotQueue(home.path),
     )
     driving = threading.Thread(target=Controller(context, search_method(config)).run, daemon=True)
     driving.start()

@@ -13,6 +13,7 @@ from detbuild.config.rewrite import completed
 from detbuild.controller.context import ControllerContext
 from detbuild.controller.loop import Controller
 from detbuild.controller.state import JournaledState, apply_pending_requests
+from detbuild.runtime.docker import DockerRuntime
 from detbuild.runtime.slot_queue import Limits, SlotQueue
 from detbuild.search.registry import search_method
 from detbuild.store.experiment_dir import ExperimentFolder, Header, config_of, search_config_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.engine.protocol import Engine
+    from detbuild.runtime.protocol import Runtime
     from detbuild.search.method import SearchMethod
     from detbuild.store import journal
 
@@ -196,21 +198,38 @@ class Rig:
     clock: FakeClock = field(default_factory=FakeClock)
     limits: Limits = field(default_factory=Limits)
     method: Callable[[ExperimentConfig], SearchMethod] = search_method
+    runtime_of: Callable[[Rig], Runtime] | None = None  # by default its engine's
+
+    @property
+    def slots(self) -> SlotQueue:
+        return SlotQueue(self.home.path)
 
     def controller(self) -> Controller:
         folder = CountedFolder(self.folder.path, self.effects)
         apply_pending_requests(JournaledState(folder=folder))
         context = ControllerContext(
             folder=folder,
-            engine=self.engine,
+            runtime=self.runtime(),
             config=config_of(folder),
             home_id=self.home.id,
             clock=self.clock,
-            nvidia_smi=str,
-            slots=SlotQueue(self.home.path),
-            limits=lambda: self.limits,
         )
         return Controller(context, self.method(search_config_of(folder)))
+
+    def runtime(self) -> Runtime:
+        return self.runtime_of(self) if self.runtime_of else self.docker()
+
+    def docker(self, *, max_workers: int = 1) -> DockerRuntime:
+        return DockerRuntime(
+            self.engine,
+            self.folder.header(),
+            self.slots,
+            limits=lambda: self.limits,
+            max_workers=max_workers,
+            nvidia_smi=str,
+            now=self.clock.now,
+            wait=self.clock.wait,
+        )
 
     def run(self, *, at_most: int = 5000) -> ExperimentState:
         """Drive the experiment to its end with a new controller."""

@@ -62,7 +62,7 @@ def order(tmp_path: Path, script: str, *, config: str = SCRIPT) -> SubmitRequest
 def no_controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Controllers of their own would ask a real engine."""
     monkeypatch.setattr(experiment, "start_detached", lambda folder, held: None)
-    monkeypatch.setattr("detbuild.controller.loop.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.docker.lock_directory", lambda: tmp_path)
 
 
 def engine_with_base(order_: SubmitRequest, host: Host, home: Home) -> FakeEngine:

@@ -15,6 +15,7 @@ from detbuild.api.submission import (
 from detbuild.controller.loop import controller_of
 from detbuild.errors import ConfigError
 from detbuild.events import ExperimentCreated
+from detbuild.runtime.docker import DockerRuntime
 from detbuild.store.state import State
 from tests.fakes import FakeEngine
 from tests.unit.cli.conftest import BASES, CONFIG
@@ -29,9 +30,9 @@ def engine(client, tmp_path, monkeypatch):
         engine.add_image(base)
 
     def control(folder, _held):
-        controller_of(folder, engine).run()
+        controller_of(folder, DockerRuntime.of(folder, engine)).run()
 
-    monkeypatch.setattr("detbuild.controller.loop.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.docker.lock_directory", lambda: tmp_path)
     monkeypatch.setattr("detbuild.experiment.start_detached", control)
     object.__setattr__(client, "connect", lambda: engine)
     return engine

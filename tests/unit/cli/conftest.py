@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from detbuild.controller.loop import controller_of
+from detbuild.runtime.docker import DockerRuntime
 from detbuild.store.experiment_dir import ExperimentFolder
 from tests.fakes import FakeEngine
 from tests.unit.cli.shells import Shell, train
@@ -32,9 +33,9 @@ def shell(
         engine.add_image(base)
 
     def control(folder: ExperimentFolder, held: int) -> None:
-        controller_of(folder, engine).run()
+        controller_of(folder, DockerRuntime.of(folder, engine)).run()
 
-    monkeypatch.setattr("detbuild.controller.loop.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.docker.lock_directory", lambda: tmp_path)
     monkeypatch.setattr("detbuild.experiment.start_detached", control)
     monkeypatch.setattr("detbuild.controller.requests.start_detached", control)
     environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}

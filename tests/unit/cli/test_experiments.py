@@ -10,6 +10,7 @@ import pytest
 
 from detbuild.controller.lease import lease
 from detbuild.controller.loop import controller_of
+from detbuild.runtime.docker import DockerRuntime
 from detbuild.store import journal
 from detbuild.store.annotations import Attributes, read_attributes
 from detbuild.store.experiment_dir import ExperimentFolder
@@ -258,7 +259,7 @@ def test_changes_for_the_continuation_may_be_in_a_file_and_it_may_be_followed(
     shell(*CREATE, "-f")
 
     def control(folder: ExperimentFolder, held: int) -> None:
-        controller_of(folder, shell.engine).run()
+        controller_of(folder, DockerRuntime.of(folder, shell.engine)).run()
 
     monkeypatch.setattr("detbuild.controller.requests.start_detached", control)
     (project / "longer.yaml").write_text("searcher: {max_length: {batches: 900}}\n")

@@ -87,7 +87,7 @@ def docker(shell, tmp_path, monkeypatch):
     program.chmod(0o755)
     shell.environ["PATH"] = f"{program.parent}:/usr/bin:/bin"
     shell.engine.program = run_for_ever
-    monkeypatch.setattr("detbuild.controller.containers.nvidia_smi", lambda: "")
+    monkeypatch.setattr("detbuild.runtime.shell.nvidia_smi", lambda: "")
     shell.engine.images["sha256:" + "a" * 64] = shell.engine.images[shell.engine.add_image("x:1")]
     created = []
     create = shell.engine.create

@@ -1,52 +1,15 @@
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
-import pytest
-
-from detbuild.controller.context import EnginePool
-from detbuild.errors import EngineError
-from tests.fakes import FakeEngine
-from tests.faults.training import expected, rig, train
+from tests.faults.training import rig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Slow(FakeEngine):
-    """Takes its time to start a container."""
-
-    def __init__(self) -> None:
-        super().__init__(train)
-        self.go = threading.Event()
-        self.starts = 0
-
-    def start(self, container: str) -> None:
-        self.starts += 1
-        assert self.go.wait(10)
-        super().start(container)
-
-
-def test_a_start_that_takes_long_is_begun_once_and_holds_nothing_up(tmp_path: Path) -> None:
-    engine = Slow()
-    tried = rig(tmp_path, engine=engine)
-    controller = tried.controller()
-    controller.context.engine_pool = EnginePool(engine, 2)
-    for _ in range(5):
-        controller.step()
-        tried.clock.wait(1.1)
-    assert engine.starts == 1
-    engine.go.set()
-    while not controller.context.state.over:
-        controller.step()
-        tried.clock.wait(1.1)
-    assert engine.starts == 1
-    assert tried.reports() == expected()
-
-
-@pytest.mark.parametrize("pairs", [1, 4])
-def test_what_the_engine_refuses_is_known_to_who_asked(pairs: int) -> None:
-    engine = FakeEngine()
-    with pytest.raises(EngineError, match="no such container"):
-        EnginePool(engine, pairs).start("nobody").result()
+def test_the_owner_of_its_runs_sees_the_folders_of_the_runtime(tmp_path: Path) -> None:
+    tried = rig(tmp_path)
+    context = tried.controller().context
+    assert (context.home.path, context.owner.key(2, 3).name) == (tmp_path, f"detbuild-{tried.home.id}-1-2-3")
+    assert context.owner.paths.run_dir == "/run/detbuild/run"

@@ -15,7 +15,7 @@ from detbuild.controller.deletion import delete, finish_deletions
 from detbuild.controller.lease import lease
 from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import ConfigError, EngineError, LeaseError
-from detbuild.runtime.plan import EXPERIMENT_LABEL, HOME_LABEL
+from detbuild.runtime.labels import EXPERIMENT_LABEL, HOME_LABEL
 from detbuild.store.home import Home
 from detbuild.store.registry import Model, create_model
 from tests.experiments import Report, uuids, write_experiment

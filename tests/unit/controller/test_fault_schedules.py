@@ -167,7 +167,7 @@ def drive(tried: Rig, schedule: Schedule) -> None:
     for look in range(4000):
         try:
             controller = controller or tried.controller()
-            if controller.context.state.over and controller.context.containers_removed:
+            if controller.context.state.over and controller.context.runs_removed:
                 return
             if len(schedule.done) < FAULTS and schedule.random.random() < 0.15:
                 schedule.strike()

@@ -9,6 +9,9 @@ import pytest
 from detbuild.config.yaml import ConfigErrors
 from detbuild.engine.protocol import ContainerSpec
 from detbuild.errors import EngineError
+from detbuild.runtime.docker import DockerRuntime
+from detbuild.runtime.plan import plan_demand
+from detbuild.runtime.protocol import Observation, Phase, Reason, RunKey
 from detbuild.runtime.slot_queue import Limits, cpu_inventory, slot_request
 from detbuild.store.annotations import change_attributes
 from determined._contract.records import Ended, Exited, ExitReason, Stage, Started, Training
@@ -581,12 +584,15 @@ def test_a_trial_waits_while_the_hosts_config_is_wrong_and_goes_on_when_it_is_re
     def limits() -> Limits:
         raise wrong
 
+    tried.runtime_of = lambda rig_: DockerRuntime(
+        rig_.engine, rig_.folder.header(), rig_.slots, limits=limits, nvidia_smi=str, now=rig_.clock.now
+    )
     controller = tried.controller()
-    controller.context.limits = limits
     for _ in range(3):
         controller.step()
     waiting = tried.state()
     assert (waiting.state, waiting.why) == ("QUEUED", str(wrong))
+    tried.runtime_of = None
     assert tried.run().state == "COMPLETED"
 
 
@@ -596,9 +602,13 @@ def test_the_next_trial_looks_for_a_place_as_soon_as_another_of_the_experiment_h
     """A search of short trials does not lose two seconds between any two of them."""
     tried = rig(tmp_path)
     look(tried, 2)
+    slots = tried.slots
+    tried.runtime_of = lambda rig_: DockerRuntime(
+        rig_.engine, rig_.folder.header(), slots, nvidia_smi=str, now=rig_.clock.now
+    )
     controller = tried.controller()
-    slots = controller.context.slots
-    wanted = slot_request(controller.context.config, controller.context.state.header, tried.home.id)
+    demand = plan_demand(controller.context.config, controller.context.owner.key(7, 0), "0:0")
+    wanted = slot_request(demand, INFO.id)
     for _ in range(200):
         slots.ask(wanted, 7, lambda: cpu_inventory(0, []), now=tried.clock.now())
         controller.step()
@@ -655,3 +665,22 @@ def test_a_checkpoint_is_where_the_run_was_told(tmp_path: Path) -> None:
     tried.run()
     assert places == [tried.folder.checkpoints]
     assert json.loads(tried.folder.config_file.read_bytes())["name"] == "training"
+
+
+def test_a_run_that_its_runtime_cannot_start_yet_says_why(tmp_path: Path) -> None:
+    class Busy(DockerRuntime):
+        polls = 0
+
+        def observe(self, key: RunKey) -> Observation:
+            self.polls += 1
+            if self.polls > 3:
+                return super().observe(key)
+            return Observation(phase=Phase.CREATED, reason=Reason.UNSCHEDULABLE, message="0 of 4 nodes fit")
+
+    tried = rig(tmp_path)
+    busy = Busy(tried.engine, tried.folder.header(), tried.slots, nvidia_smi=str, now=tried.clock.now)
+    tried.runtime_of = lambda _: busy
+    look(tried, 3)
+    assert (tried.state().state, tried.state().why) == ("RUNNING", "unschedulable: 0 of 4 nodes fit")
+    assert tried.run().state == "COMPLETED"
+    assert tried.reports() == expected()

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.engine.protocol import ContainerState
-from detbuild.runtime.gpus import LABEL, Gpu, discover, free, held, shortage_error, unknown_ids, usable, won
+from detbuild.runtime.gpus import (
+    Gpu,
+    discover,
+    driver_of,
+    free,
+    held,
+    shortage_error,
+    unknown_ids,
+    usable,
+    won,
+)
+from detbuild.runtime.labels import GPU_LABEL
 from tests.fakes import INFO, gpus
 
 if TYPE_CHECKING:
@@ -24,7 +35,7 @@ GPU 2: NVIDIA (R) Odd Name (UUID: GPU-cccc)
 def test_nvidia_smi_lists_gpus_and_the_parts_of_divided_ones() -> None:
     found = [gpu.id for gpu in discover(INFO, LISTED)]
     assert found == ["GPU-aaaa", "MIG-1111", "MIG-2222", "GPU-cccc"]
-    assert {gpu.driver for gpu in discover(INFO, LISTED)} == {"nvidia"}
+    assert {driver_of(gpu.id) for gpu in discover(INFO, LISTED)} == {"nvidia"}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +48,7 @@ def test_no_gpu_is_found_where_nvidia_smi_lists_none(text: str) -> None:
 def test_cdi_devices_come_first_and_each_device_counts_once() -> None:
     info = gpus("1", "0", "10", "all", "GPU-aaaa")
     expected = ["nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=10"]
-    assert discover(info, LISTED) == tuple(Gpu(name, "cdi") for name in expected)
+    assert discover(info, LISTED) == tuple(Gpu(name) for name in expected)
 
 
 def test_cdi_devices_with_names_alone_are_taken_as_they_are() -> None:
@@ -63,13 +74,13 @@ def test_a_gpu_is_held_from_the_creation_of_its_container_to_its_end() -> None:
 
 
 def test_what_nobody_holds_is_free() -> None:
-    three = tuple(Gpu(name, "cdi") for name in "abc")
+    three = tuple(Gpu(name) for name in "abc")
     assert free(three, frozenset("a")) == three[1:]
     assert free(three, frozenset("abc")) == ()
 
 
 def test_a_held_gpu_of_another_name_may_be_any_of_those_that_are_there() -> None:
-    two = (Gpu("nvidia.com/gpu=0", "cdi"), Gpu("nvidia.com/gpu=1", "cdi"))
+    two = (Gpu("nvidia.com/gpu=0"), Gpu("nvidia.com/gpu=1"))
     assert free(two, frozenset({"GPU-5c9e"})) == ()
     assert unknown_ids(two, frozenset({"GPU-5c9e", "nvidia.com/gpu=0"})) == ["GPU-5c9e"]
 
@@ -121,15 +132,15 @@ def test_a_gpu_that_detbuild_may_not_use_is_never_free_and_no_strange_one() -> N
     ],
 )
 def test_a_host_that_never_has_enough_gpus_is_said_with_a_way_out(names: str, slots: int, cause: str) -> None:
-    error = shortage_error(tuple(Gpu(name, "cdi") for name in names), slots)
+    error = shortage_error(tuple(Gpu(name) for name in names), slots)
     assert str(error) == cause
     assert error is not None
     assert "slots_per_trial: 0" in error.hint
-    assert shortage_error((Gpu("a", "cdi"),), 1) is None
+    assert shortage_error((Gpu("a"),), 1) is None
 
 
 def contender(name: str, gpus: str, status: str = "created") -> ContainerState:
-    return ContainerState(id=name, name=name, status=status, labels={LABEL: gpus})
+    return ContainerState(id=name, name=name, status=status, labels={GPU_LABEL: gpus})
 
 
 class Engine:

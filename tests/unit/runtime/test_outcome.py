@@ -6,11 +6,19 @@ import pytest
 
 from detbuild.runtime.limits import OF_CONFIG, OF_HOST
 from detbuild.runtime.outcome import Evidence, Outcome, classify, judge
+from detbuild.runtime.protocol import Observation, Phase, Reason
 from detbuild.store.journal import RunFinished
 from detbuild.store.records import RunRecords
 from determined._contract.records import Ended, Exited, ExitReason, Stage, Training
 
 MESSAGE = "ValueError: no"
+
+
+def observed(code: int | None, *, oom_killed: bool = False, error: str = "") -> Observation:
+    if code is None:
+        return Observation(phase=Phase.GONE, reason=Reason.LOST)
+    reason = Reason.OUT_OF_MEMORY if oom_killed else Reason.NONE
+    return Observation(phase=Phase.ENDED, reason=reason, message=error, exit_code=code)
 
 
 def seen(
@@ -29,10 +37,8 @@ def seen(
     records = RunRecords(started=started, ended=ended, exited=exited, unreadable=unreadable)
     return Evidence(
         records=records,
-        exit_code=code,
-        oom_killed=oom_killed,
+        observed=observed(code, oom_killed=oom_killed, error=error),
         stop=stop,
-        engine_error=error,
         memory=8 << 30,
         tail=tail,
     )
@@ -128,7 +134,7 @@ def test_only_the_users_own_failures_cost_a_restart(evidence: Evidence, outcome:
 def test_a_failure_with_all_that_is_known_of_it() -> None:
     evidence = Evidence(
         records=RunRecords(ended=Ended(E.ERROR, Stage.VALIDATE, MESSAGE, "repair it"), exited=X(1)),
-        exit_code=1,
+        observed=observed(1),
         tail=("Traceback", MESSAGE),
     )
     assert judge(evidence, trial_id=1, run=2, restarts_left=1) == RunFinished(
@@ -153,8 +159,19 @@ def test_what_never_ran_the_harness_shows_its_own_last_words() -> None:
 
 
 def test_a_local_run_that_is_gone_is_no_container() -> None:
-    gone = Evidence(records=RunRecords(), exit_code=None, kind="process")
+    gone = Evidence(records=RunRecords(), observed=observed(None), kind="process")
     assert classify(gone).message == "the process was removed while it ran"
+
+
+@pytest.mark.parametrize("reason", [Reason.EVICTED, Reason.PREEMPTED])
+@pytest.mark.parametrize("code", [None, 137])
+def test_what_a_cluster_has_ended_is_retried_and_named(reason: Reason, code: int | None) -> None:
+    ended = Observation(phase=Phase.ENDED, reason=reason, message="node drained", exit_code=code)
+    finished = judge(
+        Evidence(records=RunRecords(started=True), observed=ended), trial_id=1, run=0, restarts_left=0
+    )
+    assert (finished.outcome, finished.retry, finished.counts) == ("infrastructure", True, False)
+    assert finished.message == f"the container was {reason.value}: node drained"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +249,7 @@ def failed(
     ended = Ended(ExitReason.ERROR, stage, MESSAGE, failure=failure)
     training = Training(steps, {}) if steps else None
     records = RunRecords(started=True, ended=ended, exited=Exited(1), training=training)
-    evidence = Evidence(records=records, exit_code=1, before=before)
+    evidence = Evidence(records=records, observed=observed(1), before=before)
     return judge(evidence, trial_id=1, run=1, restarts_left=5)
 
 
@@ -320,7 +337,9 @@ def test_a_hook_that_fails_alike_twice_is_not_run_again_unless_the_network_is_aw
     records = RunRecords(started=True, ended=ended, exited=Exited(1))
     tail = ("Could not fetch URL https://index/: connection error", "ERROR: No matching distribution found")
     assert (
-        judge(Evidence(records=records, exit_code=1, tail=tail), trial_id=1, run=0, restarts_left=1).failure
+        judge(
+            Evidence(records=records, observed=observed(1), tail=tail), trial_id=1, run=0, restarts_left=1
+        ).failure
         == ""
     )
 

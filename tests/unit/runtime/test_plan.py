@@ -8,12 +8,10 @@ import pytest
 
 from detbuild.config.parse import config_from_mapping
 from detbuild.engine.protocol import ContainerSpec, Device, Mount
-from detbuild.runtime.gpus import LABEL, Gpu
-from detbuild.runtime.plan import EXPERIMENT_LABEL, Place, RunRequest, plan_run, plan_shell, user_of
-from detbuild.store.experiment_dir import ExperimentFolder, Header, config_of
+from detbuild.runtime.docker import container_paths, container_spec
+from detbuild.runtime.plan import RunOwner, RunRequest, plan_run
+from detbuild.store.experiment_dir import ExperimentFolder, Header
 from determined._contract.run_info import Length, RunInfo
-from tests.experiments import write_experiment
-from tests.fakes import INFO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,9 +20,7 @@ if TYPE_CHECKING:
 HEADER = Header(
     id=3, name="n", context_name="my-model", created=0.0, image="sha256:0", metric="loss", user="1000:1000"
 )
-PLACE = Place(
-    home_id="abcd1234", folder=ExperimentFolder(Path("/home/experiments/3")), header=HEADER, user="1000:1000"
-)
+FOLDER = ExperimentFolder(Path("/home/experiments/3"))
 REQUEST = RunRequest(
     trial_id=1,
     run=2,
@@ -43,9 +39,13 @@ BASE: Mapping[str, object] = {
 
 
 def plan(
-    changes: Mapping[str, object] | None = None, request: RunRequest = REQUEST
+    changes: Mapping[str, object] | None = None, *, header: Header = HEADER, gpus: tuple[str, ...] = ()
 ) -> tuple[RunInfo, ContainerSpec]:
-    return plan_run(config_from_mapping({**BASE, **(changes or {})}), request, PLACE)
+    config = config_from_mapping({**BASE, **(changes or {})})
+    paths = container_paths(config, FOLDER)
+    owner = RunOwner(home_id="abcd1234", folder=FOLDER, header=header, paths=paths)
+    spec = plan_run(config, REQUEST, owner, gpus)
+    return spec.info, container_spec(spec)
 
 
 def test_the_container_of_a_run_on_the_cpu() -> None:
@@ -71,8 +71,7 @@ def test_the_container_of_a_run_on_the_cpu() -> None:
 
 
 def test_what_the_host_gives_all_containers_reaches_them() -> None:
-    header = replace(HEADER, network="host", startup_hook="date\n")
-    info, spec = plan_run(config_from_mapping(BASE), REQUEST, replace(PLACE, header=header))
+    info, spec = plan(header=replace(HEADER, network="host", startup_hook="date\n"))
     assert (info.startup_hook, spec.network) == ("date\n", "host")
 
 
@@ -100,8 +99,8 @@ def test_what_a_run_is_told() -> None:
 
 @pytest.mark.parametrize("slots", [1, 8])
 def test_slots_per_trial_reaches_the_gpus_and_the_harness_unchanged(slots: int) -> None:
-    chosen = tuple(Gpu(f"nvidia.com/gpu={number}", "cdi") for number in range(slots))
-    info, spec = plan({"resources": {"slots_per_trial": slots}}, replace(REQUEST, gpus=chosen))
+    chosen = tuple(f"nvidia.com/gpu={number}" for number in range(slots))
+    info, spec = plan({"resources": {"slots_per_trial": slots}}, gpus=chosen)
     assert (info.slots, len(info.gpu_ids), len(spec.gpus)) == (slots, slots, slots)
     assert info.gpu_ids == spec.gpus
     assert spec.gpu_driver == "cdi"
@@ -174,11 +173,6 @@ def test_the_registrys_credentials_do_not_reach_the_run() -> None:
     assert "canary" not in repr(info) + repr(spec)
 
 
-def test_a_rootless_engine_maps_its_root_to_the_caller() -> None:
-    assert user_of(INFO, "1000:1000") == "1000:1000"
-    assert user_of(replace(INFO, rootless=True), "1000:1000") == "0:0"
-
-
 @pytest.mark.parametrize(
     "storage",
     [
@@ -191,57 +185,3 @@ def test_credentials_of_the_storage_stay_on_the_host(storage: Mapping[str, objec
     info, spec = plan({"checkpoint_storage": storage})
     assert "hidden-key" not in repr(info) + repr(spec)
     assert info.config["checkpoint_storage"]["type"] == storage["type"]  # type: ignore[index]
-
-
-CONFIG = {
-    "environment": {"environment_variables": ["A=b"], "add_capabilities": ["SYS_PTRACE"]},
-    "bind_mounts": [{"host_path": "/data", "container_path": "data", "read_only": True}],
-    "resources": {"slots_per_trial": 0, "shm_size": 5},
-}
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return write_experiment(tmp_path / "home", config=CONFIG)
-
-
-def visit(folder, command=("python3", "-V"), **options):
-    place = Place(home_id="0" * 8, folder=folder, header=folder.header(), user="1:1")
-    return plan_shell(config_of(folder), place, command, **options)
-
-
-def test_the_command_takes_the_place_of_the_harness(folder):
-    spec = visit(folder)
-    assert (spec.entrypoint, spec.command) == (("python3",), ("-V",))
-
-
-def test_user_variables_mounts_and_capabilities_are_those_of_a_trial(folder):
-    spec = visit(folder)
-    assert (spec.user, dict(spec.env), spec.shm_size) == ("1:1", {"A": "b"}, 5)
-    assert [mount.target for mount in spec.mounts] == [
-        "/run/detbuild/checkpoints",
-        "/run/determined/workdir/data",
-    ]
-    assert (spec.cap_add, spec.cap_drop) == (("SYS_PTRACE",), ("ALL",))
-
-
-def test_a_run_is_told_of_and_cannot_be_changed(folder):
-    spec = visit(folder, run=(1, 0))
-    assert spec.env["DETBUILD_RUN_DIR"] == "/run/detbuild/run"
-    assert [mount.read_only for mount in spec.mounts if mount.target == "/run/detbuild/run"] == [True]
-
-
-def test_gpus_are_held_by_the_label_that_everybody_looks_at(folder):
-    spec = visit(folder, gpus=(Gpu("0", "cdi"), Gpu("1", "cdi")))
-    assert (spec.gpus, spec.gpu_driver, spec.labels[LABEL]) == (("0", "1"), "cdi", "0,1")
-    assert LABEL not in visit(folder).labels
-
-
-def test_a_controller_does_not_take_it_for_a_run(folder):
-    labels = visit(folder).labels
-    assert EXPERIMENT_LABEL not in labels
-    assert (labels["detbuild.shell"], "detbuild.user" in labels) == ("1", True)
-
-
-def test_two_visits_at_a_time_have_names_of_their_own(folder):
-    assert visit(folder).name != visit(folder).name

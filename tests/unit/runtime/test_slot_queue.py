@@ -8,6 +8,8 @@ import pytest
 from detbuild.config.parse import config_from_mapping
 from detbuild.engine.protocol import ContainerState
 from detbuild.runtime.gpus import Gpu
+from detbuild.runtime.plan import plan_demand
+from detbuild.runtime.protocol import RunKey
 from detbuild.runtime.slot_queue import (
     Inventory,
     Limits,
@@ -19,7 +21,6 @@ from detbuild.runtime.slot_queue import (
     take_inventory,
 )
 from detbuild.runtime.slot_requests import SlotRequest, SlotRequests
-from detbuild.store.experiment_dir import Header
 from tests.fakes import INFO, FakeEngine, gpus
 
 ONE = SlotRequest(engine="e", kind="gpu", user="0", experiment="aaaa/1", slots=1, waiting={})
@@ -42,7 +43,7 @@ def container(request: SlotRequest, trial: int, *held: str) -> ContainerState:
 
 
 def host(count: int, *containers: ContainerState) -> Inventory:
-    return gpu_inventory([Gpu(str(number), "nvidia") for number in range(count)], containers, "e")
+    return gpu_inventory([Gpu(str(number)) for number in range(count)], containers, "e")
 
 
 class Desk:
@@ -268,7 +269,7 @@ def test_homes_with_one_limit_share_that_many_slots(tmp_path: Path) -> None:
 
 def test_gpus_that_a_home_may_not_use_are_no_reason_to_wait_for_it(tmp_path: Path) -> None:
     """The first request needs two GPUs of which one is in use; the third GPU is not for its home."""
-    gpus_ = [Gpu(str(number), "nvidia", usable=number < 2) for number in range(3)]
+    gpus_ = [Gpu(str(number), usable=number < 2) for number in range(3)]
     picky, other = Desk(tmp_path, replace(ONE, slots=2)), Desk(tmp_path, OTHER)
     running = [container(replace(ONE, experiment="cccc/3", user="77"), 1, "0")]
     assert picky(1, gpu_inventory(gpus_, running, "e"), 0.0) == (
@@ -326,8 +327,9 @@ def config(**resources: object):
 
 
 def test_an_experiment_asks_for_what_its_config_says() -> None:
-    header = Header(id=3, name="n", context_name="c", created=0.0, engine="e", user="1000:100")
-    asked = slot_request(config(slots_per_trial=2, max_slots=4, weight=3, priority=7), header, "abcd1234")
+    key = RunKey("abcd1234", 3, 1, 0)
+    wanted = config(slots_per_trial=2, max_slots=4, weight=3, priority=7)
+    asked = slot_request(plan_demand(wanted, key, "1000:100"), "e")
     assert asked == SlotRequest(
         engine="e",
         kind="gpu",
@@ -339,5 +341,5 @@ def test_an_experiment_asks_for_what_its_config_says() -> None:
         max_slots=4,
         waiting={},
     )
-    cpu = slot_request(config(slots_per_trial=0, max_slots=0), header, "abcd1234")
+    cpu = slot_request(plan_demand(config(slots_per_trial=0, max_slots=0), key, "1000:100"), "e")
     assert (cpu.kind, cpu.slots, cpu.priority, cpu.max_slots) == ("cpu", 1, 42, None)

@@ -33,7 +33,7 @@ def stock():
         labels = {"detbuild.home": owner, "detbuild.experiment": "1", "detbuild.trial": trial,
                   "detbuild.user": "0", "detbuild.weight": "1", "detbuild.gpus": file.name}
         there.append(ContainerState(id=file.name, name=file.name, status="running", labels=labels))
-    return gpu_inventory([Gpu(str(number), "nvidia") for number in range(3)], there, "e")
+    return gpu_inventory([Gpu(str(number)) for number in range(3)], there, "e")
 
 
 for trial in range(trials):

@@ -13,6 +13,7 @@ import pytest
 
 from detbuild.controller.loop import controller_of
 from detbuild.errors import ConfigError, ExperimentError
+from detbuild.runtime.docker import DockerRuntime
 from detbuild.sdk.create import Reach, notebook_cells, reach, script_of
 from detbuild.store.home import Home
 from detbuild.store.state import load
@@ -212,9 +213,10 @@ def engine(tmp_path, monkeypatch):
     ):
         engine.add_image(name)
     monkeypatch.setattr("detbuild.sdk.host.connect", lambda: engine)
-    monkeypatch.setattr("detbuild.controller.loop.lock_directory", lambda: tmp_path)
+    monkeypatch.setattr("detbuild.runtime.docker.lock_directory", lambda: tmp_path)
     monkeypatch.setattr(
-        "detbuild.experiment.start_detached", lambda folder, _: controller_of(folder, engine).run()
+        "detbuild.experiment.start_detached",
+        lambda folder, _: controller_of(folder, DockerRuntime.of(folder, engine)).run(),
     )
     monkeypatch.setenv("DETBUILD_HOME", str(tmp_path / "home"))
     (tmp_path / "context").mkdir()

@@ -6,6 +6,7 @@ import pytest
 
 from detbuild.controller.loop import controller_of
 from detbuild.errors import ConfigError
+from detbuild.runtime.docker import DockerRuntime
 from determined.experimental import Determined, ExperimentReference, TrialReference, client
 from determined.experimental.client import (
     ExperimentSortBy,
@@ -53,7 +54,8 @@ def engine(tmp_path, monkeypatch):
         engine.add_image(name)
     monkeypatch.setattr("detbuild.sdk.host.connect", lambda: engine)
     monkeypatch.setattr(
-        "detbuild.experiment.start_detached", lambda folder, _: controller_of(folder, engine).run()
+        "detbuild.experiment.start_detached",
+        lambda folder, _: controller_of(folder, DockerRuntime.of(folder, engine)).run(),
     )
     monkeypatch.setenv("DETBUILD_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller.containers import create_shell, download_code
+from detbuild.controller.code import download_code
 from detbuild.errors import ConfigError, EngineError
 from tests.faults.training import Rig, rig
 
@@ -15,19 +15,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def tried(tmp_path: Path) -> Rig:
     return rig(tmp_path / "home", changes={"resources": {"slots_per_trial": 0}})
-
-
-def test_a_shell_is_created_and_not_started(tried: Rig) -> None:
-    container = create_shell(tried.engine, tried.home.id, tried.folder, ["bash"], slots=0)
-    found = tried.engine.inspect(container)
-    assert found is not None
-    assert found.status == "created"
-
-
-def test_a_shell_needs_the_image(tried: Rig) -> None:
-    tried.engine.images.clear()
-    with pytest.raises(EngineError, match="the image of experiment 1 was removed"):
-        create_shell(tried.engine, tried.home.id, tried.folder, ["bash"], slots=0)
 
 
 def test_the_code_is_not_copied_over_other_files(tried: Rig, tmp_path: Path) -> None:
