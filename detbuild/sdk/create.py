@@ -7,7 +7,6 @@ is the one that the caller has. `create_experiment` needs no class: it takes a c
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -28,6 +27,7 @@ from determined._contract.errors import InvalidTrialError
 from determined._contract.records import Stage, StageEntered
 from determined._contract.run_info import ExitCode, RunInfo
 from determined._trial.context import Trial
+from determined._trial.frameworks import runner_of
 from determined.exec.worker import run_trial
 from determined.experimental._say import LOG, logged
 
@@ -97,13 +97,7 @@ def create_trial_instance(
 ) -> object:
     """Create a trial as a run would, outside of any run."""
     with host.explained():
-        module = getattr(trial_def, "_runner", "").partition(":")[0]
-        if not module:
-            raise InvalidTrialError(
-                f"{trial_def.__name__} is not a trial class",
-                hint="derive it from PyTorchTrial or TFKerasTrial",
-            )
-        runner = importlib.import_module(module)
+        runner = sys.modules[runner_of(trial_def).__module__]  # it also makes the context of a trial
         parsed, _ = _config_here(config, test=False)
         seed = parsed.reproducibility.experiment_seed or 0
         directory.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import pytest
 from tests.plugins import EXAMPLES, install_examples
 
 Environ = dict[str, str]
-KINDS = ("searcher", "storage")
+KINDS = ("framework", "searcher", "storage")
 SCRIPT = """
 import determined as det
 
@@ -106,6 +106,28 @@ def test_a_storage_of_a_package_keeps_checkpoints_and_its_secret(environ: Enviro
     assert runs
     assert not [path for path in runs if TOKEN.encode() in path.read_bytes()]
     assert TOKEN not in shown + said
+
+
+def test_a_framework_of_a_package_trains_here(environ: Environ, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "entrypoint: model_def:Line\n"
+        "hyperparameters: {lr: 0.1}\n"
+        "searcher: {name: single, metric: validation_loss, max_length: {batches: 4}}\n"
+        "resources: {slots_per_trial: 0}\n",
+        encoding="utf-8",
+    )
+    context = tmp_path / "model"
+    context.mkdir()
+    example = (EXAMPLES / "framework" / "test_detbuild_functional.py").read_text(encoding="utf-8")
+    model = example.partition("class TestFunctional")[0].replace(
+        "from determined.testing", "# from determined.testing"
+    )
+    (context / "model_def.py").write_text(model, encoding="utf-8")
+    run(environ, "-m", "detbuild.cli", "create", "--local", "--test", config, context)
+    run(environ, "-m", "detbuild.cli", "create", "--local", config, context)
+    row, *_ = csv.DictReader(run(environ, "-m", "detbuild.cli", "list", "--csv").splitlines())
+    assert (row["state"], row["steps_completed"], row["checkpoint_count"]) == ("COMPLETED", "4", "1")
 
 
 def test_the_page_has_the_files_of_the_examples() -> None:

@@ -230,8 +230,8 @@ def _drawn(spec: Any) -> object:  # noqa: ANN401  (any value of a config)
 class Trial:
     """The base class of `PyTorchTrial` and `TFKerasTrial`.
 
-    `_runner` names the function that trains such a trial, as `module:function`. It is imported only when
-    a trial of that kind runs, and called as `function(trial_class, run) -> ExitReason`.
+    `_runner` names the framework, or as `module:function` the function that trains such a trial. It is
+    imported only when a trial of that kind runs, and called as `function(trial_class, run) -> ExitReason`.
     """
 
     _runner: ClassVar[str] = ""

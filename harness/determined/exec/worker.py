@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import faulthandler
-import importlib
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from determined import LOG_FORMAT
-from determined._contract.errors import HarnessError, InvalidTrialError, StorageError
+from determined._contract.errors import HarnessError, StorageError
 from determined._contract.records import ExitReason, Stage
 from determined._contract.run_info import ExitCode, RunInfo
 from determined._run.exit import end_in_time
 from determined._run.launched import is_consequence, launch_directory, launched_group, on_sigterm, report_end
 from determined._run.outcome import Outcome, failed, finished, place_of, user_trace
 from determined._run.processes import Rank
-from determined._run.run import ChiefRun, Run, SharedRun
+from determined._run.run import ChiefRun, SharedRun
+from determined._trial.frameworks import runner_of
 from determined._trial.load import load_trial_class
 
-Runner = Callable[[type, Run], ExitReason]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main() -> int:
@@ -104,7 +105,7 @@ def _conduct(
     try:
         run.enter(Stage.IMPORT)
         trial_class = load()
-        runner = _runner_of(trial_class)
+        runner = runner_of(trial_class)
         if run is not chief and getattr(trial_class, "_one_process", False):
             if chief is None:
                 return finished(ExitReason.COMPLETED)
@@ -112,17 +113,6 @@ def _conduct(
         return finished(runner(trial_class, run))
     except BaseException as error:  # noqa: BLE001  (user code may raise anything, even SystemExit; all of it is recorded)
         return failed(error, run.stage, context_dir)
-
-
-def _runner_of(trial_class: type) -> Runner:
-    module, _, function = getattr(trial_class, "_runner", "").partition(":")
-    if not function:
-        raise InvalidTrialError(
-            f"{trial_class.__name__} does not derive from the trial class of a framework",
-            hint="derive it from determined.pytorch.PyTorchTrial or determined.keras.TFKerasTrial",
-        )
-    runner: Runner = getattr(importlib.import_module(module), function)
-    return runner
 
 
 def _error_to_trace(error: BaseException, context_dir: Path) -> BaseException | None:

@@ -62,7 +62,7 @@ def run_trial(trial_class: type[TFKerasTrial], run: Run) -> ExitReason:
     return reason
 
 
-def _context_of(info: RunInfo) -> TFKerasTrialContext:
+def context_of(info: RunInfo) -> TFKerasTrialContext:
     """Return the context of a trial that runs in the harness."""
     return TFKerasTrialContext(
         Setting(
@@ -95,7 +95,7 @@ class _Session:
 
     def _trainable(self) -> KerasTrainable:
         prepare(self.run.info.trial_seed)
-        context = _context_of(self.run.info)
+        context = context_of(self.run.info)
         with self.strategy.scope():
             trial = self.trial_class(context)
         training, validation = trial.build_training_data_loader(), trial.build_validation_data_loader()

@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 class TFKerasTrial(Trial):
     """A compiled Keras model and its data. Wrap the model in `build_model`, before `compile`."""
 
-    _runner: ClassVar[str] = "determined.keras._runner:run_trial"
+    _runner: ClassVar[str] = "keras"
     _one_process: ClassVar[bool] = True
 
     def __init__(self, context: TFKerasTrialContext) -> None:

@@ -321,7 +321,7 @@ def run_trial(trial_class: type[PyTorchTrial], run: Run) -> ExitReason:
     return reason
 
 
-def _context_of(
+def context_of(
     info: RunInfo, initial_batch: int = 0, distributed: DistributedContext | None = None
 ) -> PyTorchTrialContext:
     """Return the context of a trial that runs in the harness."""
@@ -342,7 +342,7 @@ def _context_of(
 def _session(trial_class: type[PyTorchTrial], run: Run, source: Source) -> Session:
     run.enter(Stage.BUILD)
     seed_trial(run.info.trial_seed)
-    context = _context_of(run.info, source.position.steps_completed, _ranks(run))
+    context = context_of(run.info, source.position.steps_completed, _ranks(run))
     plan = plan_of(run.info)
     return Session(trial=trial_class(context), context=context, run=run, plan=plan, source=source)
 

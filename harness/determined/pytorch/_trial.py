@@ -34,7 +34,7 @@ _MIXED = ("O1", "O2", "O3")  # levels of optimizations.mixed_precision
 class PyTorchTrial(Trial):
     """A model, its data and its training step. Wrap models and optimizers in `__init__`."""
 
-    _runner: ClassVar[str] = "determined.pytorch._trainer:run_trial"
+    _runner: ClassVar[str] = "pytorch"
 
     def __init__(self, context: PyTorchTrialContext) -> None:
         self.context = context

@@ -14,7 +14,7 @@ import pytest
 from detbuild.controller.loop import controller_of
 from detbuild.errors import ConfigError, ExperimentError
 from detbuild.runtime.docker import DockerRuntime
-from detbuild.sdk.create import Reach, notebook_cells, reach, script_of
+from detbuild.sdk.create import Reach, create_trial_instance, notebook_cells, reach, script_of
 from detbuild.store.home import Home
 from detbuild.store.state import load
 from determined._contract.errors import InvalidTrialError
@@ -415,3 +415,13 @@ def test_a_command_may_name_a_notebook(context, monkeypatch):
         (script,) = way.includes
         assert script.read_text() == "pass  # !ls\nx = 1\n"
         assert way.entrypoint == (*AGAIN, script.name, "--fast")
+
+
+def test_a_trial_instance_has_the_context_of_a_run(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.unit.harness.pytorch.driving import TinyTrial
+
+    config = {"resources": {"slots_per_trial": 0}}
+    made = create_trial_instance(TinyTrial, tmp_path / "new", config, {"lr": 0.1})
+    assert isinstance(made, TinyTrial)
+    assert made.context.get_hparams() == {"lr": 0.1}

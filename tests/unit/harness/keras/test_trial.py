@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import determined.keras
 from determined._contract.errors import InvalidTrialError
 from determined._contract.records import ExitReason
 from determined._contract.run_info import Length
+from determined._trial.frameworks import runner_of
 from determined.keras import (
     TFKerasTrial,
     TFKerasTrialContext,
@@ -140,5 +140,4 @@ def test_each_name_of_the_package_is_found(name: str) -> None:
 
 
 def test_the_runner_is_where_the_trial_says() -> None:
-    module, _, function = TFKerasTrial._runner.partition(":")
-    assert getattr(importlib.import_module(module), function) is run_trial
+    assert runner_of(TFKerasTrial) is run_trial
