@@ -45,6 +45,7 @@ from detbuild.search.custom import CustomSearch
 from detbuild.search.method import Began, Create, Train
 from detbuild.search.registry import search_method
 from detbuild.store.experiment_dir import ExperimentFolder, Header
+from detbuild.store.journal import Verb
 from determined._contract.run_info import HOOK_FILE, HOST_HOOK
 from determined._version import __version__
 
@@ -361,7 +362,7 @@ def submit(
         )
         files = _files(submission.request, config)
         if paused:
-            folder.request("pause")
+            folder.request(Verb.PAUSE)
         folder.write(header, {**files, "Dockerfile": submission.plan.dockerfile.encode()})
         emit(ExperimentCreated(folder.id, str(folder.path)))
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from detbuild.codec import as_map
 from detbuild.credentials import masked_urls
 from detbuild.errors import DetbuildError
 from detbuild.escaping import line_of_output, number, visible
@@ -40,7 +41,7 @@ from detbuild.events import (
     short_step,
 )
 from detbuild.store.experiment_dir import ExperimentFolder
-from detbuild.store.files import as_map, read_document
+from detbuild.store.files import read_document
 from detbuild.store.state import ENDED, WAITING_FOR_SEARCH, Goal, State
 from detbuild.units import counted, duration, size
 from determined._contract.records import (

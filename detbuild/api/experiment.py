@@ -12,6 +12,7 @@ from detbuild.errors import ConfigError
 from detbuild.store.annotations import change_attributes, read_attributes, with_label, without_label
 from detbuild.store.cache import journal_warnings, load_cached
 from detbuild.store.home import is_deleting
+from detbuild.store.journal import Verb
 from detbuild.store.state import ENDED, State, fold
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from detbuild.events import Emit
     from detbuild.store.annotations import Attributes
     from detbuild.store.experiment_dir import ExperimentFolder, Header
-    from detbuild.store.journal import Verb
     from detbuild.store.state import ExperimentState, TrialState
 
 
@@ -153,23 +153,23 @@ class Experiment:
 
     def pause(self) -> ExperimentState:
         """Stop it after a checkpoint, until it is activated; return its state before."""
-        return self._request("pause")
+        return self._request(Verb.PAUSE)
 
     def activate(self) -> ExperimentState:
         """Unpause it."""
-        return self._request("activate")
+        return self._request(Verb.ACTIVATE)
 
     def cancel(self) -> ExperimentState:
         """Stop it after a final checkpoint."""
-        return self._request("cancel")
+        return self._request(Verb.CANCEL)
 
     def kill(self) -> ExperimentState:
         """Stop it at once; training since its last checkpoint is lost."""
-        return self._request("kill")
+        return self._request(Verb.KILL)
 
     def kill_trial(self, trial_id: int) -> TrialState:
         """Stop one trial at once, others keep running; return its state before."""
-        return self._request("kill", trial_id).trials[trial_id]
+        return self._request(Verb.KILL, trial_id).trials[trial_id]
 
     def _request(self, verb: Verb, trial_id: int | None = None) -> ExperimentState:
         from detbuild.controller.requests import request

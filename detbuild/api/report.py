@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from detbuild.codec import as_map
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.secrets import (
     KnownSecrets,
@@ -17,7 +18,7 @@ from detbuild.config.secrets import (
     values_in_script,
 )
 from detbuild.errors import EngineError
-from detbuild.store.files import as_map, read_document
+from detbuild.store.files import read_document
 from detbuild.store.logs import last_text
 from detbuild.store.metrics import Row, Table, tables
 from detbuild.store.state import fold, load

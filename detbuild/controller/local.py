@@ -34,6 +34,7 @@ from detbuild.store import journal
 from detbuild.store.experiment_dir import checkpoint_storage, config_of, search_config_of
 from detbuild.store.files import file_errors
 from detbuild.store.follow import ExperimentTail
+from detbuild.store.journal import Verb
 from detbuild.store.logs import tail
 from detbuild.store.records import read_run
 from detbuild.store.state import ExperimentState, State, StopVerb, load, stronger
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
     from detbuild.events import Emit
     from detbuild.store.experiment_dir import ExperimentFolder
-    from detbuild.store.journal import Verb
     from detbuild.store.records import RunRecords
     from detbuild.store.state import TrialState
     from determined._contract.run_info import RunInfo
@@ -167,7 +167,9 @@ class _StopForwarder:
         self._asked = False
 
     def poll(self) -> None:
-        self._asked |= any(request.verb in {"kill", "cancel", "pause"} for request in self._inbox.after(0))
+        self._asked |= any(
+            request.verb in {Verb.KILL, Verb.CANCEL, Verb.PAUSE} for request in self._inbox.after(0)
+        )
         if self._asked and signal.getsignal(signal.SIGTERM) != self._not_ours:
             self._asked = False
             os.kill(os.getpid(), signal.SIGTERM)
@@ -214,16 +216,16 @@ class _Watch:
                 self._forward(self._search.poll(self._info))
                 time.sleep(_POLL)
             except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time, and is a request)
-                self._ask("kill" if self._sent else "cancel")
+                self._ask(Verb.KILL if self._sent else Verb.CANCEL)
 
     def _check_signals(self) -> None:
         """Cancel on an external signal; kill on a second one or at the end of the grace period."""
         if self._outside and not self._asked:
-            self._ask("cancel")
-        elif self._asked == "cancel" and (
+            self._ask(Verb.CANCEL)
+        elif self._asked == Verb.CANCEL and (
             len(self._outside) > 1 or (self._outside and time.monotonic() - self._asked_at > self._grace)
         ):
-            self._ask("kill")
+            self._ask(Verb.KILL)
 
     def _ask(self, verb: Verb) -> None:
         self._asked, self._asked_at = verb, time.monotonic()

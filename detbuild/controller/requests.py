@@ -16,7 +16,7 @@ from detbuild.errors import ConfigError, EngineError, LeaseError
 from detbuild.events import Emit, Warned, ignore
 from detbuild.store.experiment_dir import config_of, config_with
 from detbuild.store.follow import ExperimentTail
-from detbuild.store.journal import JournalFile
+from detbuild.store.journal import JournalFile, Verb
 from detbuild.store.state import ExperimentState, State, StateFold, StopVerb, load
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.home import Home
-    from detbuild.store.journal import Verb
 
 _POLL = 0.1  # seconds between polls of the files
 _PAUSE = 3.0  # seconds between two starts of a controller that keeps dying
@@ -74,13 +73,13 @@ def wait(home: Home, experiment_id: int, emit: Emit) -> ExperimentState:
 
 
 def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = None) -> ExperimentState:
-    """Request "kill", "cancel", "pause" or "activate", and start a controller if none runs.
+    """Make a request, and start a controller if none runs.
 
     Args:
         home: The detbuild home.
         experiment_id: The experiment.
         verb: The request; kill wins over cancel, and cancel over pause.
-        trial_id: End only this trial, by "kill" or "cancel"; the others keep running.
+        trial_id: End only this trial, by kill or cancel; the others keep running.
 
     Returns:
         The state before the request. If it needs no change, no request is made.
@@ -96,13 +95,13 @@ def request(home: Home, experiment_id: int, verb: Verb, trial_id: int | None = N
             f"experiment {experiment_id} has no trial {trial_id}",
             hint=f"list its trials with `detbuild describe {experiment_id}`",
         )
-    if state.over and verb in {"pause", "activate"}:
+    if state.over and verb in {Verb.PAUSE, Verb.ACTIVATE}:
         raise ConfigError(
             f"experiment {experiment_id} has ended: {state.state.label}",
             hint=f"run `detbuild continue {experiment_id}` to continue what was not completed",
         )
     if not _idle(journaled, verb, trial_id):
-        if state.header.local and verb == "activate":
+        if state.header.local and verb == Verb.ACTIVATE:
             raise _needs_foreground(state)
         folder.request(verb, trial_id=trial_id)
         resume_one(folder)
@@ -125,7 +124,7 @@ def _idle(journaled: JournaledState, verb: Verb, trial_id: int | None) -> bool:
         return True
     waiting = any(other.trial_id is None for other in journaled.requests())
     return not waiting and (
-        (verb == "pause" and state.paused) or (verb == "activate" and state.stop != StopVerb.PAUSE)
+        (verb == Verb.PAUSE and state.paused) or (verb == Verb.ACTIVATE and state.stop != StopVerb.PAUSE)
     )
 
 
@@ -301,7 +300,7 @@ def request_activate(folder: ExperimentFolder) -> int:
             f"experiment {folder.id} is not paused but {journaled.state.snapshot().state.label}",
             hint=f"run `detbuild continue {folder.id}` to continue an ended experiment",
         )
-    return folder.inbox().put("activate")
+    return folder.inbox().put(Verb.ACTIVATE)
 
 
 def request_continue(
@@ -327,7 +326,7 @@ def request_continue(
             if before.searcher.name in LENGTHENED
             else _OTHERWISE,
         )
-    return folder.inbox().put("continue", config=config.resolved() if changed else None)
+    return folder.inbox().put(Verb.CONTINUE, config=config.resolved() if changed else None)
 
 
 def _continued(before: ExperimentConfig, overrides: Sequence[str], file: Path | None) -> ExperimentConfig:

@@ -75,7 +75,7 @@ def apply_requests(journaled: JournaledState) -> None:
     A `continue` of one at rest is left to the next controller, which reads the config again.
     """
     for request in journaled.requests():
-        if request.verb == "continue" and journaled.state.idle:
+        if request.verb == journal.Verb.CONTINUE and journaled.state.idle:
             return
         _apply(journaled, request)
 
@@ -88,7 +88,7 @@ def apply_pending_requests(journaled: JournaledState) -> None:
 
 def _apply(journaled: JournaledState, request: Request) -> None:
     length: Mapping[str, object] | None = None
-    if request.verb == "continue" and request.config is not None and journaled.state.idle:
+    if request.verb == journal.Verb.CONTINUE and request.config is not None and journaled.state.idle:
         journaled.folder.replace_config(request.config, begun=journaled.state.began)
         length = _new_length(journaled)
     journaled.record(

@@ -13,11 +13,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from detbuild.codec import as_map, from_json
 from detbuild.config.environment import SOCKET_RISK, SOCKETS
 from detbuild.errors import EngineError
 from detbuild.events import Warned
 from detbuild.store.experiment_dir import WORK_DIR, in_container
-from detbuild.store.files import as_map, read_document, typed
+from detbuild.store.files import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +118,7 @@ def _asked(raw: object) -> RequestedLimits:
     config = as_map(raw)
     resources, environment = as_map(config.get("resources")), as_map(config.get("environment"))
     only = bool(environment.get("read_only_root"))
-    return typed(
+    return from_json(
         RequestedLimits, {key: resources.get(key) for key in ("memory", "cpus")} | {"read_only_root": only}
     )
 

@@ -7,13 +7,17 @@ decisions, and `replay` compares them with the recorded ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, Final, Protocol, TypeGuard, get_args
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, TypeGuard
 
+from detbuild import codec
 from detbuild.errors import SearchError
-from determined._contract.run_info import Length
+from determined._contract.run_info import Length  # noqa: TC001  (the codec finds it here)
+
+if TYPE_CHECKING:
+    from detbuild.codec import AnyFloat
 
 # C libraries differ in the last digit of powers, and a restart may follow an upgrade.
 _TOLERANCE: Final = 1e-12
@@ -101,7 +105,7 @@ class Validated:
     kind: ClassVar[str] = "validated"
     trial_id: int
     time: float
-    metric: float | None  # None when it is absent or not a number
+    metric: AnyFloat | None  # None when it is absent or not a number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,29 +165,17 @@ class Finish:
 
 SearchEvent = Began | Validated | TrialEnded
 Action = Create | Train | Stop | Close | Finish
-_KINDS: Mapping[str, type] = {cls.kind: cls for cls in (*get_args(SearchEvent), *get_args(Action))}
+_KINDS: Final[Mapping[str, Callable[..., SearchEvent | Action]]] = codec.kinds(SearchEvent | Action)
 
 
 def to_json(value: SearchEvent | Action) -> dict[str, object]:
     """Convert to the form of the journal."""
-    return {"kind": value.kind, **asdict(value)}
+    return codec.to_json(value)
 
 
 def from_json(raw: Mapping[str, object]) -> SearchEvent | Action:
     """Parse what `to_json` returned; raise ValueError for anything else."""
     try:
-        cls = _KINDS[str(raw["kind"])]
-        known = {f.name for f in fields(cls)}
-        values = {key: _value(key, value) for key, value in raw.items() if key in known}
-        made: SearchEvent | Action = cls(**values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not an event or decision of a search: {error!r}") from error
-    return made
-
-
-def _value(key: str, value: object) -> object:
-    if key == "reason":
-        return TrialEnd(value)
-    if key == "length" and isinstance(value, Mapping):
-        return Length(**value)
-    return tuple(value) if key == "milestones" and isinstance(value, (list, tuple)) else value
+        return codec.from_kind(_KINDS, raw)
+    except ValueError as error:
+        raise ValueError(f"not an event or decision of a search: it {error}") from error

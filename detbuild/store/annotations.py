@@ -11,8 +11,9 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from detbuild.codec import as_map, from_json
 from detbuild.errors import ConfigError
-from detbuild.store.files import alone, as_map, read_document, typed, write_synced
+from detbuild.store.files import alone, read_document, write_synced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,7 +58,7 @@ def read_attributes(experiment: Path) -> Attributes:
 
 
 def _attributes(raw: object) -> Attributes:
-    found = typed(Attributes, raw)
+    found = from_json(Attributes, raw)
     try:
         _check(found)
     except ConfigError as error:

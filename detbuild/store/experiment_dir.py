@@ -10,16 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from detbuild.codec import as_map, from_json
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
 from detbuild.store.annotations import read_attributes
 from detbuild.store.files import (
     LARGEST_DOCUMENT,
-    as_map,
     file_errors,
     private_directory,
     read_document,
-    typed,
     write_all_synced,
 )
 from detbuild.store.journal import Inbox
@@ -171,7 +170,7 @@ class ExperimentFolder:
             ) from None
 
     def _header(self, raw: object) -> Header:
-        header = typed(Header, raw)
+        header = from_json(Header, raw)
         if str(header.id) != self.path.name:
             raise ValueError(f"is the header of experiment {header.id}")
         return header

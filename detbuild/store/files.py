@@ -1,8 +1,6 @@
 """Files of a home: atomic writes, locks, and readers that report damage by file and cause.
 
-A write is synced, and a crash leaves either the old or the new content. JSON that may be damaged is checked
-field by field against the annotations of a dataclass, so a value of a wrong type in a header or a journal is
-reported here by name, before it looks like a bug in detbuild elsewhere.
+A write is synced, and a crash leaves either the old or the new content.
 """
 
 from __future__ import annotations
@@ -15,11 +13,8 @@ import re
 import stat
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, fields
-from functools import lru_cache
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from detbuild.errors import DiskFullError, EngineError
 from determined._contract.checkpoints import NO_INODES, lacks_inodes
@@ -39,18 +34,6 @@ _LONGEST = 64 << 20  # bytes of one line; a search of many trials may write long
 LARGEST_DOCUMENT: Final = 64 << 20  # bytes of one JSON document of an experiment
 _REPAIR: Final = "repair it, or move the experiment's folder aside"
 T = TypeVar("T")
-_NONE: Final = type(None)
-_GREATEST: Final = 1 << 63  # upper bound of SQLite's integers
-_PLAIN: Final[Mapping[str, tuple[type, ...]]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (float, int),
-    "bool": (bool,),
-    "Verb": (str,),  # a Literal: its reader checks the value
-    "None": (_NONE,),
-    "object": (str, int, float, bool, _NONE, list, dict),
-}
-_HOLDERS: Final[Mapping[str, type]] = {"Mapping": dict, "tuple": list, "Sequence": list}
 
 
 @contextmanager
@@ -302,13 +285,6 @@ def read_document(file: Path, parse: Callable[[object], T], *, hint: str = _REPA
         raise EngineError(f"cannot read {file}: {_why(error)}", hint=hint) from error
 
 
-def as_map(raw: object) -> dict[str, object]:
-    """Return a JSON object unchanged; raise ValueError for anything else."""
-    if isinstance(raw, dict):
-        return raw
-    raise ValueError("is not a JSON object")
-
-
 def _why(error: Exception) -> str:
     if isinstance(error, UntrustedError):
         return f"it {error.reason}"
@@ -317,74 +293,3 @@ def _why(error: Exception) -> str:
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         return f"it is not JSON ({error})"
     return f"it {error}"
-
-
-class _Field(NamedTuple):
-    classes: frozenset[type]  # allowed classes of the JSON value
-    is_free: bool  # any value is allowed, including numbers of any size
-    item: _Field | None  # the type of each item of a list or a map
-    is_tuple: bool
-
-
-def typed(cls: Callable[..., T], raw: object, *, least: Mapping[str, Any] | None = None) -> T:
-    """Create a dataclass from a JSON object; unknown keys are ignored, and lists become tuples.
-
-    Args:
-        least: Defaults of fields that may be missing in `raw`.
-
-    Raises:
-        ValueError: It is not an object, or a field is missing or of a wrong type.
-    """
-    if not isinstance(raw, dict):
-        raise ValueError("is not a JSON object")  # noqa: TRY004  (what is wrong is the content of a file)
-    known, needed = _fields(cls)
-    values: dict[str, Any] = dict(least or {})
-    for name, value in raw.items():
-        expected = known.get(name)
-        if expected is not None:
-            values[name] = _checked(name, value, expected)
-    missing = needed - values.keys()
-    if missing:
-        raise ValueError(f"has no `{min(missing)}`")
-    return cls(**values)
-
-
-@lru_cache(64)
-def _fields(cls: Callable[..., object]) -> tuple[dict[str, _Field], frozenset[str]]:
-    found = fields(cls)  # type: ignore[arg-type]  # a dataclass
-    needed = {f.name for f in found if f.default is MISSING and f.default_factory is MISSING}
-    return {f.name: _field(str(f.type)) for f in found}, frozenset(needed)
-
-
-def _field(annotation: str) -> _Field:
-    classes: set[type] = set()
-    item, is_tuple = None, False
-    for option in annotation.split(" | "):
-        name, _, inner = option.partition("[")
-        if name in _PLAIN:
-            classes.update(_PLAIN[name])
-            continue
-        classes.add(_HOLDERS[name])
-        is_tuple = is_tuple or name == "tuple"
-        arguments = inner.removesuffix("]").removesuffix(", ...")
-        item = _field(arguments.partition(", ")[2] if name == "Mapping" else arguments)
-    return _Field(frozenset(classes), annotation == "object", item, is_tuple)
-
-
-def _checked(name: str, value: Any, expected: _Field) -> Any:  # noqa: ANN401  (of the type that is expected)
-    kind = value.__class__
-    if kind not in expected.classes:
-        raise ValueError(f"has a `{name}` that is {_named(value)}")
-    if kind is list:
-        found = [_checked(name, one, expected.item) for one in value] if expected.item else value
-        return tuple(found) if expected.is_tuple else found
-    if kind is dict and expected.item is not None and not expected.item.is_free:
-        return {key: _checked(name, one, expected.item) for key, one in value.items()}
-    if kind in {int, float} and not expected.is_free and not (isfinite(value) and abs(value) < _GREATEST):
-        raise ValueError(f"has a `{name}` that is out of range")
-    return value
-
-
-def _named(value: object) -> str:
-    words = {str: "text", bool: "true or false", int: "a number", float: "a number", _NONE: "null"}
-    return words.get(value.__class__) or ("a map" if isinstance(value, dict) else "a list")

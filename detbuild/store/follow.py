@@ -90,7 +90,7 @@ class ExperimentTail:
                 emit(TrialEnded(trial_id, state, why))
             case journal.Searched(progress=progress, share=share):
                 emit(SearchAdvanced(progress, share))
-            case journal.RequestApplied(verb="continue"):
+            case journal.RequestApplied(verb=journal.Verb.CONTINUE):
                 self.over = False
             case journal.ExperimentFinished(state=state, why=why):
                 self.over = True

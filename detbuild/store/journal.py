@@ -6,15 +6,15 @@ controller reads: a request is synced before it is applied, and the journal reco
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import deque
-from dataclasses import asdict, dataclass, field
-from math import isfinite
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, get_args
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from detbuild.store.files import LineFile, alone, append_synced, as_map, typed
+from detbuild import codec
+from detbuild.store.files import LineFile, alone, append_synced
 from determined._contract.untrusted import UntrustedDir, UntrustedError
 
 if TYPE_CHECKING:
@@ -26,8 +26,20 @@ _LARGEST = 1 << 30  # bytes
 _TAIL = 64  # bytes at the end of a journal that contain the number of its last line
 _MOST_DAMAGE = 100  # damaged places that are listed
 _LONGEST_WHY = 200
-Verb = Literal["kill", "cancel", "pause", "activate", "continue"]
-VERBS: Final = get_args(Verb)
+_LAST = 1 << 63  # seconds since the epoch, above any time
+
+
+class Verb(str, Enum):
+    """What a person requests of an experiment or of one of its trials."""
+
+    KILL = "kill"
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    ACTIVATE = "activate"
+    CONTINUE = "continue"
+
+    __str__ = str.__str__
+    __hash__ = str.__hash__
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,7 +264,7 @@ StorageFact = (
 )
 TrialFact = TrialCreated | RunIntended | RunCreated | RunFinished | Waiting | PolicyMatched | TrialFinished
 Fact = TrialFact | StorageFact | Searched | SearchFailed | RequestApplied | Paused | ExperimentFinished
-_KINDS: Mapping[str, Callable[..., Fact]] = {cls.kind: cls for cls in get_args(Fact)}
+_KINDS: Final[Mapping[str, Callable[..., Fact]]] = codec.kinds(Fact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +286,8 @@ def encode(entry: Entry, *, number: int = 0) -> bytes:
     Args:
         number: Line number from 1, which detects missing and duplicate lines; 0 for none.
     """
-    body: dict[str, object] = {"time": entry.time, "kind": entry.fact.kind, **asdict(entry.fact)}
-    if number:
-        body["n"] = number
-    return json.dumps(body, separators=(",", ":"), default=list).encode() + b"\n"
+    body = {"time": entry.time, **codec.to_json(entry.fact)}
+    return codec.line({**body, "n": number} if number else body)
 
 
 def decode(line: bytes) -> Entry:
@@ -288,14 +298,20 @@ def decode(line: bytes) -> Entry:
 def _numbered(line: bytes) -> tuple[int, Entry]:
     """Return the number of a line, 0 if it has none, and its entry."""
     try:
-        raw = json.loads(line.decode())
-        cls = _KINDS[raw.pop("kind")]
-        number, entry = raw.pop("n", 0), Entry(float(raw.pop("time")), typed(cls, raw))
-    except (KeyError, TypeError, AttributeError, RecursionError, OverflowError, ValueError) as error:
+        raw = codec.parsed(line)
+        number, entry = raw.pop("n", 0), Entry(_time(raw), codec.from_kind(_KINDS, raw))
+    except ValueError as error:
         raise ValueError(f"not a journal entry: {error!r}"[:_LONGEST_WHY]) from error
-    if number.__class__ is not int or not isfinite(entry.time):
-        raise ValueError("not a journal entry: invalid number or time")
+    if type(number) is not int:
+        raise ValueError("not a journal entry: invalid number")
     return number, entry
+
+
+def _time(raw: Mapping[str, object]) -> float:
+    time = raw.get("time")
+    if isinstance(time, bool) or not isinstance(time, (int, float)) or not abs(time) < _LAST:
+        raise ValueError("invalid time")
+    return float(time)
 
 
 def _next_number(path: Path) -> int:
@@ -395,8 +411,7 @@ class Inbox:
         with alone(self._path.with_suffix(".lock")):  # two requests at once must not get one number
             number = sum(1 for _ in LineFile(self._path).new()) + 1
             body = {"n": number, "verb": verb, "trial_id": trial_id, "config": config}
-            line = json.dumps(body, separators=(",", ":")).encode() + b"\n"
-            append_synced(self._path, line)
+            append_synced(self._path, codec.line(body))
         return number
 
     def after(self, number: int) -> tuple[Request, ...]:
@@ -407,9 +422,7 @@ class Inbox:
 
 def _parsed(line: bytes) -> Request | None:
     try:
-        raw = as_map(json.loads(line))
-        if raw.get("verb") not in VERBS:
-            return None
-        return typed(Request, {**raw, "number": raw.get("n")})
-    except (ValueError, RecursionError):
+        raw = codec.parsed(line)
+        return codec.from_json(Request, {**raw, "number": raw.get("n")})
+    except ValueError:
         return None  # a damaged line is ignored

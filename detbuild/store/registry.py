@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from detbuild import codec
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.files import alone, file_errors, private_directory, sync_directory, write_synced
 
@@ -162,18 +163,10 @@ def _write(file: Path, model: Model) -> None:
 
 def _read(file: Path, name: str) -> Model:
     try:
-        raw = json.loads(file.read_bytes())
-        parts = {f.name for f in fields(Version)}
-        versions = tuple(
-            Version(**{key: value for key, value in one.items() if key in parts})
-            for one in raw.get("versions", ())
-        )
-        known = {f.name for f in fields(Model)} - {"labels", "versions"}
-        values = {key: value for key, value in raw.items() if key in known}
-        return Model(**values, labels=tuple(raw.get("labels", ())), versions=versions)
+        return codec.from_json(Model, codec.parsed(file.read_bytes()))
     except FileNotFoundError:
         raise ConfigError(f"there is no model {name}", hint="see `detbuild model list`") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise EngineError(f"cannot read {file}: {error}", hint="repair it, or move it aside") from error
 
 

@@ -371,14 +371,14 @@ class StateFold:
 
     def _apply_request(self, fact: journal.RequestApplied) -> None:
         self.last_request = max(self.last_request, fact.number)
-        if fact.verb == "continue":
+        if fact.verb == journal.Verb.CONTINUE:
             if self.idle:
                 self._continue(Length(**fact.length) if fact.length else None)  # type: ignore[arg-type]
         elif self.over:
             return
         elif fact.trial_id is not None:
             self._ask(fact.trial_id, StopVerb(fact.verb))
-        elif fact.verb == "activate":
+        elif fact.verb == journal.Verb.ACTIVATE:
             if self.stop == StopVerb.PAUSE:
                 self.stop, self.paused = StopVerb.NONE, False
         else:
