@@ -8,17 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detbuild.config import parse
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.host import host_config
-from detbuild.config.parse import (
-    LOCAL_DEFAULTS,
-    config_from_mapping,
-    load_config,
-    parse_config,
-    trace_config,
-    values,
-    written,
-)
 from detbuild.config.sources import Layer, read_text, template_layers
 from detbuild.events import heartbeat
 
@@ -78,12 +70,12 @@ def check(
     host = host_config(connection.path)
     below = (*template_layers(connection.path, templates), *host.layers)
     with heartbeat(connection.emit, lambda: f"reading {config}"):
-        traced = trace_config(config, overrides, below)
+        traced = parse.trace_config(config, overrides, below)
     for warning in (*warnings_for(traced.config), *host.warnings()):
         connection.emit(warning)
     shown = traced.config.resolved() if show_secrets else traced.config.masked()
-    sources = {dotted(value.path): value.source for value in values(traced, shown)}
-    return CheckedConfig(shown, sources, written(values(traced, shown)))
+    sources = {dotted(value.path): value.source for value in parse.values(traced, shown)}
+    return CheckedConfig(shown, sources, parse.written(parse.values(traced, shown)))
 
 
 def schema() -> Mapping[str, object]:
@@ -106,7 +98,7 @@ def preview(
     """Return the trials that the search of a config plans."""
     from detbuild.search import preview as search
 
-    return search.preview(load_config(config, overrides, layers(connection, templates)))
+    return search.preview(parse.load_config(config, overrides, layers(connection, templates)))
 
 
 def read_config(
@@ -122,17 +114,17 @@ def read_config(
     """
     if isinstance(given, (str, Path)):
         text = read_text(Path(given), "experiment config")
-        return parse_config(text, source=str(given), overrides=overrides, below=below), text
+        return parse.parse_config(text, source=str(given), overrides=overrides, below=below), text
     raw = dict(given or {})
     if not local:
-        return config_from_mapping(raw, below=below), json.dumps(raw, indent=2, default=str)
-    config = config_from_mapping(raw, defaults=LOCAL_DEFAULTS, below=below)
+        return parse.config_from_mapping(raw, below=below), json.dumps(raw, indent=2, default=str)
+    config = parse.config_from_mapping(raw, defaults=parse.LOCAL_DEFAULTS, below=below)
     return config, json.dumps(config.resolved(), indent=2)
 
 
 def local_config(raw: Mapping[str, object]) -> ExperimentConfig:
     """Return the config of a run in this process."""
-    return config_from_mapping(raw, defaults=LOCAL_DEFAULTS)
+    return parse.config_from_mapping(raw, defaults=parse.LOCAL_DEFAULTS)
 
 
 def sampled(config: ExperimentConfig, seed: int) -> Mapping[str, object]:

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from detbuild.codec import as_map
+from detbuild.config import secrets
 from detbuild.config.experiment import ExperimentConfig
-from detbuild.config.secrets import (
-    KnownSecrets,
-    known_secrets,
-    masked_for_sharing,
-    secrets_of_host,
-    values_in_script,
-)
 from detbuild.errors import EngineError
 from detbuild.store.files import read_document
 from detbuild.store.logs import last_text
@@ -55,13 +49,15 @@ class Source:
     logs: Mapping[int, Log]
     config: Mapping[str, object]  # resolved, without secrets
     dockerfile: str
-    secrets: KnownSecrets  # hidden everywhere
+    secrets: secrets.KnownSecrets  # hidden everywhere
 
 
 def read_experiments(experiments: Sequence[Experiment], *, points: int) -> tuple[Source, ...]:
     """Read experiments for a page; values of the caller's environment that look secret are hidden."""
     environ = experiments[0].connection.environ if experiments else {}
-    return read_all([one.folder for one in experiments], points=points, secrets=secrets_of_host(environ))
+    return read_all(
+        [one.folder for one in experiments], points=points, secrets=secrets.secrets_of_host(environ)
+    )
 
 
 def read_all(
@@ -87,10 +83,10 @@ def _read(folder: ExperimentFolder, points: int, log: int, more: tuple[str, ...]
         state=state,
         tables=curves,
         logs={number: _last_log(folder, trial, log) for number, trial in state.trials.items()},
-        config=masked_for_sharing(config),
+        config=secrets.masked_for_sharing(config),
         dockerfile=_text(folder, "Dockerfile"),
-        secrets=known_secrets(
-            config, ExperimentConfig, *values_in_script(folder.header().startup_hook), *more
+        secrets=secrets.known_secrets(
+            config, ExperimentConfig, *secrets.values_in_script(folder.header().startup_hook), *more
         ),
     )
 

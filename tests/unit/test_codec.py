@@ -131,6 +131,11 @@ def test_dataclasses_and_enums_in_a_dataclass_are_read_back(value: Shape | Empty
     assert from_kind(KINDS, to_json(value)) == value
 
 
+def test_inner_dataclasses_are_made() -> None:
+    found = from_json(Shape, {"colour": "red", "centre": {"x": 1}, "corners": [{"x": 2}]})
+    assert (found.centre, found.corners) == (Point(1), (Point(2),))
+
+
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
