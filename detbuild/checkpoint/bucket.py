@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, cast
 from urllib.parse import urlsplit
 
-from detbuild.config.storage import S3, STORAGES, Azure, Gcs
+from detbuild.config.storage import S3, STORAGES, Azure, Gcs, StorageConfig
 from detbuild.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from detbuild.config.storage import StorageConfig
 
 _CONNECT: Final = 15  # timeout of a connection, seconds
 _ANSWER: Final = 60  # timeout of a response, seconds

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from detbuild.checkpoint import transfer
 from detbuild.checkpoint.bucket import bucket_of
-from detbuild.config.storage import storage_from_json
+from detbuild.config.storage import StorageConfig, storage_from_json
 from detbuild.errors import ConfigError, EngineError
 from detbuild.pipe import LineReader
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from detbuild.checkpoint.bucket import CheckpointBucket
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.config.storage import StorageConfig
 
 _START: Final = 120.0  # timeout of the first message, seconds: a busy host imports slowly
 HINT: Final = "check bucket, prefix and credentials, and that the service can be reached"

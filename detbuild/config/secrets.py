@@ -141,6 +141,8 @@ class Union(Protocol):
 
     def models(self) -> tuple[type[BaseModel], ...]: ...
 
+    def loaded(self) -> tuple[object, ...]: ...
+
 
 @cache
 def unions(model: type[BaseModel]) -> Mapping[str, Union]:
@@ -155,11 +157,11 @@ def unions(model: type[BaseModel]) -> Mapping[str, Union]:
 
 def marks(model: type[BaseModel]) -> Mapping[KeyPath, Mark]:
     """Return the marked fields of a model and of all sections below it, by path."""
-    return _all_marks(model, tuple(union.models() for union in unions(model).values()))
+    return _all_marks(model, tuple([union.loaded() for union in unions(model).values()]))
 
 
 @cache
-def _all_marks(model: type[BaseModel], _members: object) -> Mapping[KeyPath, Mark]:
+def _all_marks(model: type[BaseModel], _of_packages: object) -> Mapping[KeyPath, Mark]:
     return dict(_marks(model, (), frozenset()))
 
 

@@ -159,6 +159,10 @@ class OpenUnion:
         """Return our own members and those of packages that were loaded."""
         return (*self._own, *filter(None, map(self._of_package, self.plugins.loaded)))
 
+    def loaded(self) -> tuple[Plugin, ...]:
+        """Return the members of packages that were loaded."""
+        return self.plugins.loaded
+
     def call(self, name: str) -> object:
         """Return the function of a package's member; raise KeyError for any other name."""
         plugin = self.plugins.find(name)

@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from detbuild.checkpoint.bucket import CheckpointBucket, open_bucket
-from detbuild.checkpoint.worker import Job, TransferResult, transfer_worker
+from detbuild.checkpoint.bucket import Bucket, CheckpointBucket, open_bucket
+from detbuild.checkpoint.worker import Job, TransferResult, TransferWorker, transfer_worker
 from detbuild.config.parse import LOCAL_DEFAULTS, config_from_mapping
 from detbuild.config.secrets import marks
 from determined._contract import checkpoints
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from detbuild.checkpoint.bucket import Bucket
-    from detbuild.checkpoint.worker import TransferWorker
     from detbuild.config.experiment import ExperimentConfig
 
 HARD_NAME: Final = "deep er/ü/näme +%20#[a]&.txt"

@@ -51,6 +51,8 @@ class PluginGroup:
     @property
     def loaded(self) -> tuple[Plugin, ...]:
         """The valid members that were loaded so far."""
+        if not self._loaded:
+            return ()
         return tuple(plugin for plugin in self._loaded.values() if not plugin.error)
 
     def names(self) -> tuple[str, ...]:

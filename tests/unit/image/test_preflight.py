@@ -392,3 +392,15 @@ def test_an_unreadable_file_is_a_warning_where_it_is_not_the_entrypoints() -> No
     with pytest.raises(ContextError):
         check("m:MyTrial", {"m.py": f"x = (\n{TRIAL}"})
     assert warned("m:MyTrial", {"m.py": f"import n\n{TRIAL}", "n.py": "x = ("})[0].startswith("n.py:1:")
+
+
+def test_a_framework_of_a_package_comes_with_the_requirements_alone() -> None:
+    files: dict[str, str | bytes] = {
+        "model_def.py": "from odd_framework import OddTrial\n\nclass Mine(OddTrial):\n    pass\n",
+        "requirements.txt": "odd-framework==1.0\n",
+    }
+    needs = read_needs(file_snapshot({path: str(text).encode() for path, text in files.items()}))
+    assert needs.frameworks == frozenset()
+    assert check("model_def:Mine", files) == ()
+    entrypoint = parse_entrypoint("model_def:Mine")
+    assert [*check_imports(entrypoint, code(files), needs, open_ended=False)] == []
