@@ -10,9 +10,9 @@ import json
 import sys
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -144,7 +144,15 @@ def _made(cls: Any) -> tuple[type, Callable[[Any], object]]:  # noqa: ANN401  (t
         return dict, lambda value: from_json(cls, value)  # type: ignore[arg-type]  # a class
     if isinstance(cls, type) and issubclass(cls, Enum):
         return str, cls
+    if get_origin(cls) is Literal:
+        return str, partial(_one_of, get_args(cls))
     raise TypeError(f"{cls} is neither a dataclass nor an enum")
+
+
+def _one_of(names: tuple[str, ...], value: str) -> str:
+    if value in names:
+        return value
+    raise ValueError(f"has {value[:40]!r} instead of one of {', '.join(names)}")
 
 
 def _checked(name: str, value: Any, expected: _Field) -> Any:  # noqa: ANN401  (of the type that is expected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from detbuild.api.connection import Connection
+from detbuild.api.connection import Connection, docker_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from detbuild.api.trial import Trial
     from detbuild.events import Emit
     from detbuild.store.experiment_dir import ExperimentFolder
+
+__all__ = ["Client", "docker_engine"]
 
 
 class Client(Connection):

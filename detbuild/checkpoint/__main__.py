@@ -14,7 +14,7 @@ from queue import SimpleQueue
 
 from detbuild.checkpoint.bucket import CheckpointBucket, open_bucket
 from detbuild.checkpoint.transfer import DamagedError, ForeignError
-from detbuild.checkpoint.worker import Job, decode_storage, run_job
+from detbuild.checkpoint.worker import decode_job, decode_storage, run_job
 from detbuild.errors import DetbuildError
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     storage = lines.get()
     bucket: CheckpointBucket | None = None
     while True:
-        job = Job.decode(lines.get())
+        job = decode_job(lines.get())
         try:
             bucket = bucket or CheckpointBucket(open_bucket(decode_storage(storage)), _allow)
             run_job(job, bucket)

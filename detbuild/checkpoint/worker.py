@@ -5,20 +5,20 @@ Jobs are lines of JSON on the worker's standard input; `run_job` runs them on th
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from detbuild import codec
 from detbuild.checkpoint import transfer
 from detbuild.checkpoint.bucket import bucket_of
 from detbuild.config.storage import StorageConfig, storage_from_json
 from detbuild.errors import ConfigError, EngineError
-from detbuild.pipe import LineReader
+from detbuild.pipe import Child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _START: Final = 120.0  # timeout of the first message, seconds: a busy host imports slowly
 HINT: Final = "check bucket, prefix and credentials, and that the service can be reached"
+_TEXTS: Final = ("error", "hint", "damaged", "foreign")
 _Operation = Literal["check", "claim", "upload", "fetch", "restore", "prune", "remove", "remove files"]
 
 
@@ -47,10 +48,9 @@ class TransferWorker:
 
     def __init__(self, storage: StorageConfig) -> None:
         self.storage = storage
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._job: Job | None = None
         self._deadline = 0.0
-        self._lines: LineReader | None = None
 
     @property
     def busy(self) -> bool:
@@ -59,32 +59,32 @@ class TransferWorker:
     @property
     def pid(self) -> int | None:
         """The process id while the worker runs."""
-        return self._process.pid if self._process else None
+        return self._child.process.pid if self._child else None
 
     def ask(self, job: Job) -> None:
         """Start a job; `answer` returns its result."""
         self._job, self._deadline = job, time.monotonic() + _START
-        if self._process is None:
+        if self._child is None:
             with suppress(OSError):  # out of memory or processes: `answer` reports it
-                self._start()
-        if self._process is not None:
-            self._send(job.encode())
+                self._child = self._start()
+        if self._child is not None:
+            self._child.send(codec.to_json(job))
 
     def answer(self, *, wait: float = 0.0) -> TransferResult | None:
         """Return the result of the job, or None if it has none within `wait` seconds."""
         job = self._job
         if job is None:
             return None
-        if self._lines is None:
+        if self._child is None:
             return self._lost(job, "cannot start the checkpoint transfer process")
-        while line := self._lines.line(wait):
-            message = json.loads(line)
-            if "allow" not in message:
-                self._job = None
-                names = ("error", "hint", "damaged", "foreign")
-                return TransferResult(job=job, **{name: message.get(name, "") for name in names})
-            self._deadline = time.monotonic() + float(message["allow"])
-        if line is not None:
+        try:
+            while (message := self._child.answer(wait)) is not None:
+                if "allow" not in message:
+                    self._job = None
+                    texts = {name: str(message.get(name, "")) for name in _TEXTS}
+                    return TransferResult(job=job, **texts)
+                self._deadline = time.monotonic() + float(str(message["allow"]))
+        except EOFError:
             return self._lost(job, "the checkpoint transfer process ended unexpectedly")
         if time.monotonic() < self._deadline:
             return None
@@ -92,34 +92,20 @@ class TransferWorker:
 
     def close(self) -> None:
         """Kill the process. An unfinished job can be repeated."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                assert stream is not None
-                with suppress(BrokenPipeError):  # unsent input
-                    stream.close()
-        self._process, self._job, self._lines = None, None, None
+        if self._child is not None:
+            self._child.close()
+        self._child, self._job = None, None
 
-    def _start(self) -> None:
-        self._process = subprocess.Popen(
+    def _start(self) -> Child:
+        child = Child(
             [sys.executable, "-m", "detbuild.checkpoint"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",  # not the caller's: `python -m` would import from there
             start_new_session=True,  # without Ctrl-C: it exits when its standard input closes
         )
-        assert self._process.stdout is not None
-        self._lines = LineReader(self._process.stdout)
-        self._send(_encode_storage(self.storage))
-
-    def _send(self, line: bytes) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died: `answer` reports it
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+        # The bucket with its credentials, kept out of arguments and environment.
+        child.send(self.storage.model_dump(mode="json"))
+        return child
 
     def _lost(self, job: Job, error: str) -> TransferResult:
         self.close()
@@ -182,22 +168,13 @@ class Job:
     owner: str = ""  # the experiment, as HOME/NUMBER
     ours: tuple[str, ...] = ()  # UUIDs that it owns in the bucket even without a manifest there
 
-    def encode(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
 
-    @classmethod
-    def decode(cls, line: bytes) -> Job:
-        raw = json.loads(line)
-        return cls(**{**raw, **{name: tuple(raw[name]) for name in ("uuids", "paths", "ours")}})
-
-
-def _encode_storage(storage: StorageConfig) -> bytes:
-    """Encode the first line: the bucket with its credentials, kept out of arguments and environment."""
-    return json.dumps(storage.model_dump(mode="json")).encode() + b"\n"
+def decode_job(line: bytes) -> Job:
+    return codec.from_json(Job, codec.parsed(line))
 
 
 def decode_storage(line: bytes) -> StorageConfig:
-    return storage_from_json(json.loads(line))
+    return storage_from_json(codec.parsed(line))
 
 
 def run_job(job: Job, bucket: CheckpointBucket) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detbuild.api.client import Client
-from detbuild.api.connection import docker_engine
+from detbuild.api.client import Client, docker_engine
 from detbuild.cli.output import no_output
 from detbuild.cli.terminal import guarded
 from detbuild.errors import DetbuildError

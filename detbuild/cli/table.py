@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import PurePath
 
-    from detbuild.api.documents import Document
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")
@@ -139,7 +138,7 @@ def _cell(row: Row, column: str | Callable[[Row], str]) -> str:
     return "-" if value is None or value == "" else visible(masked_urls(str(value)))
 
 
-def export(described: Sequence[Document], outdir: PurePath | None) -> None:
+def export(described: Sequence[Row], outdir: PurePath | None) -> None:
     """Print the tables of experiments, or write each into a file of `outdir` and print its name."""
     tables = tables_of(described)
     if outdir is None:
@@ -156,7 +155,7 @@ def export(described: Sequence[Document], outdir: PurePath | None) -> None:
             click.echo(file)
 
 
-def tables_of(described: Sequence[Document]) -> Mapping[str, Sequence[Row]]:
+def tables_of(described: Sequence[Row]) -> Mapping[str, Sequence[Row]]:
     """Flatten the documents of experiments into tables; metrics only if present."""
     trials = [trial for one in described for trial in _list(one, "trials")]
     tables: dict[str, Sequence[Row]] = {
@@ -199,7 +198,7 @@ def _metrics(row: Row) -> str:
     return metrics_line(metrics) if isinstance(metrics, dict) else ""
 
 
-def _list(document: Row, key: str) -> list[Document]:
+def _list(document: Row, key: str) -> list[dict[str, object]]:
     found = document.get(key, [])
     return found if isinstance(found, list) else []
 

@@ -7,8 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from detbuild.api.client import Client
-from detbuild.api.connection import docker_engine
+from detbuild.api.client import Client, docker_engine
 from detbuild.errors import ConfigError, DetbuildError
 from detbuild.events import Emit, Event, Warned, Working, ignore
 from detbuild.progress import EventLines, lines_of

@@ -28,10 +28,8 @@ sandboxed: an untrusted model directory runs untrusted code on this host. Comman
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -40,7 +38,7 @@ from typing import TYPE_CHECKING, Final
 import detbuild
 from detbuild.credentials import credentials_in
 from detbuild.errors import ConfigError, SearchError
-from detbuild.pipe import LineReader
+from detbuild.pipe import Child
 from detbuild.search.method import Close, Create, Finish, Stop, Train, TrialEnded, Validated
 from determined._contract.run_info import Length
 
@@ -236,57 +234,45 @@ class HookProcess:
     ) -> None:
         self.target = target
         self._about, self._context_dir, self._variables = about, context_dir, variables
-        self._process: subprocess.Popen[bytes] | None = None
-        self._answers: LineReader | None = None
+        self._child: Child | None = None
 
     def call(self, method: str, **arguments: object) -> object:
         """Call a method of the class; raise SearchError if there is no answer."""
-        if self._process is None:
-            self._process = self._start()
-            self._exchange(dict(self._about))
-        return self._exchange({"call": method, "with": arguments})
+        if self._child is None:
+            self._child = self._start()
+            self._exchange(self._child, self._about)
+        return self._exchange(self._child, {"call": method, "with": arguments})
 
     def close(self) -> None:
-        if self._process is not None:
-            _end(self._process)
+        if self._child is not None:
+            self._child.close()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Child:
         ours = str(Path(detbuild.__file__).parents[1])
         environ = hook_environment(os.environ, self._variables)
         paths = filter(None, (environ.get("PYTHONPATH"), ours))
         try:
-            process = subprocess.Popen(
+            child = Child(
                 [sys.executable, "-m", "detbuild.search.hook", self.target],
                 cwd=self._context_dir,
                 env={**environ, "PYTHONPATH": os.pathsep.join(paths)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
             )
         except OSError as error:
             raise SearchError(
                 f"searcher.hook: {self.target} cannot be started in {self._context_dir}: {error.strerror}",
                 hint="restore the model directory and continue the experiment",
             ) from error
-        weakref.finalize(self, _end, process)
-        assert process.stdout is not None
-        self._answers = LineReader(process.stdout)
-        return process
+        weakref.finalize(self, child.close)
+        return child
 
-    def _exchange(self, request: Mapping[str, object]) -> object:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        assert self._answers is not None
+    def _exchange(self, child: Child, request: Mapping[str, object]) -> object:
+        child.send(request)
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError as error:
+            answer = child.answer(ANSWER_TIMEOUT)
+        except EOFError as error:
             raise self._no_answer("has ended") from error
-        line = self._answers.line(ANSWER_TIMEOUT)
-        if line is None:
+        if answer is None:
             raise self._no_answer(f"has not answered within {ANSWER_TIMEOUT:.0f} seconds")
-        if not line:
-            raise self._no_answer("has ended")
-        answer = json.loads(line)
         if "error" in answer:
             last = "\n".join(str(answer["error"]).strip().splitlines()[-_SHOWN:])
             raise SearchError(
@@ -313,14 +299,3 @@ def hook_environment(environ: Mapping[str, str], variables: Mapping[str, str]) -
         or (_PROXY.fullmatch(name) and not credentials_in(value) and "@" not in value)
     }
     return {**kept, **variables}
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            try:
-                pipe.close()
-            except OSError:  # unread requests are lost with the process
-                continue
-    process.kill()
-    process.wait()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -112,6 +112,20 @@ class Shape:
     centre: Point | None = None
     corners: tuple[Point, ...] = ()
     size: AnyFloat = 0.0
+
+
+Size = Literal["small", "large"]
+
+
+@dataclass(frozen=True)
+class Shirt:
+    size: Size
+
+
+def test_a_literal_is_one_of_its_texts() -> None:
+    assert from_json(Shirt, {"size": "small"}) == Shirt("small")
+    with pytest.raises(ValueError, match="'huge' instead of one of small, large"):
+        from_json(Shirt, {"size": "huge"})
 
 
 @dataclass(frozen=True)

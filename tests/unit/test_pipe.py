@@ -3,11 +3,12 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.pipe import LineReader
+from detbuild.pipe import Child, LineReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,3 +51,32 @@ def test_a_process_with_thousands_of_open_files_can_read() -> None:
             assert LineReader(pipe).line(60) == b"read\n"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+ECHO = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
+
+
+@pytest.fixture
+def echo() -> Iterator[Child]:
+    child = Child([sys.executable, "-c", ECHO])
+    yield child
+    child.close()
+
+
+def test_a_child_answers_objects_with_objects(echo: Child) -> None:
+    echo.send({"a": (1, 2)})
+    echo.send({})
+    assert [echo.answer(60), echo.answer(60), echo.answer(0.01)] == [{"a": [1, 2]}, {}, None]
+
+
+def test_the_end_of_a_child_is_told_apart_from_silence(echo: Child) -> None:
+    echo.process.kill()
+    with pytest.raises(EOFError):
+        echo.answer(60)
+    echo.send({"lost": True})
+
+
+def test_a_child_is_closed_once_or_twice(echo: Child) -> None:
+    echo.close()
+    echo.close()
+    assert echo.process.returncode is not None

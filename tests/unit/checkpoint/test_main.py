@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from detbuild import codec
 from detbuild.checkpoint.worker import Job
 from tests.plugins import write_package
 
@@ -32,7 +33,7 @@ STORAGE = """
 
 
 def answered(site: Path, storage: dict[str, object], *jobs: Job) -> list[dict[str, object]]:
-    lines = json.dumps(storage).encode() + b"\n" + b"".join(job.encode() for job in jobs)
+    lines = b"".join(map(codec.line, [storage, *map(codec.to_json, jobs)]))
     command = [sys.executable, "-m", "detbuild.checkpoint"]
     environ = {**os.environ, "PYTHONPATH": str(site)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:

@@ -228,8 +228,8 @@ def test_what_hangs_is_ended_and_begun_anew(
 
 def test_it_ends_with_whoever_has_started_it(s3: S3Server, carrying: TransferWorker) -> None:
     ask(carrying, Job(do="check"))
-    process = carrying._process
-    assert process is not None
+    assert carrying._child is not None
+    process = carrying._child.process
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(10) == 0
