@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+    from typing import Any
 
     from detbuild.engine.protocol import Engine
     from detbuild.events import Emit
@@ -37,3 +39,10 @@ class Connection:
         from detbuild.store.home import Home
 
         return Home.open(self.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the environment, which may hold secrets: another process has its own."""
+        return {"path": self.path, "connect": self.connect, "emit": self.emit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, environ=os.environ)
