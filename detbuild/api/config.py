@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.config import parse
-from detbuild.config.experiment import ExperimentConfig
-from detbuild.config.host import host_config
-from detbuild.config.sources import Layer, read_text, template_layers
+from detbuild.config.yaml import dotted, read_document, read_text
+from detbuild.errors import ConfigError
 from detbuild.events import heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.api.connection import Connection
+    from detbuild.config.experiment import ExperimentConfig as ExperimentConfig
+    from detbuild.config.host import HostConfig
+    from detbuild.config.parse import Traced
+    from detbuild.config.sources import Layer as Layer
     from detbuild.search.preview import Preview
 
-__all__ = [
-    "ExperimentConfig",
-    "Given",
-    "Layer",
-    "check",
-    "layers",
-    "left_out",
-    "local_config",
-    "preview",
-    "read_config",
-    "sampled",
-    "schema",
-]
 Given = Mapping[str, object] | str | Path
 
 
@@ -47,8 +36,50 @@ class CheckedConfig:
 
 def layers(connection: Connection, templates: Sequence[str], *, host: bool = True) -> tuple[Layer, ...]:
     """Return what is below a config: the templates and, for containers, the defaults of the host."""
+    from detbuild.config.host import host_config
+    from detbuild.config.sources import template_layers
+
     defaults = host_config(connection.path).layers if host else ()
     return (*template_layers(connection.path, templates), *defaults)
+
+
+def read_file(
+    connection: Connection,
+    config: Path,
+    *,
+    overrides: Sequence[str],
+    templates: Sequence[str],
+    local: bool = False,
+) -> tuple[Traced, str, HostConfig]:
+    """Read a config file over its templates and the defaults of the host; return it, its text and the host's.
+
+    A local run has no defaults of the host, except its startup hook.
+
+    Raises:
+        ConfigError: One of these is invalid.
+    """
+    text = read_text(config, "experiment config")
+    with heartbeat(connection.emit, lambda: f"reading {config}"):
+        document = read_document(text, str(config))
+        # These load the models of all sections, which an error of syntax is reported without.
+        from detbuild.config import parse
+        from detbuild.config.host import host_config
+        from detbuild.config.sources import template_layers
+
+        host = _of_local_run(connection.path) if local else host_config(connection.path)
+        below = (*template_layers(connection.path, templates), *host.layers)
+        traced = parse.trace_document(document, source=str(config), overrides=overrides, below=below)
+    return traced, text, host
+
+
+def _of_local_run(home: Path) -> HostConfig:
+    """Keep only the startup hook of the host config; a local run ignores its other errors."""
+    from detbuild.config.host import NO_HOST_CONFIG, host_config
+
+    try:
+        return replace(NO_HOST_CONFIG, startup_hook=host_config(home).startup_hook)
+    except ConfigError:
+        return NO_HOST_CONFIG
 
 
 def check(
@@ -64,13 +95,10 @@ def check(
     Raises:
         ConfigErrors: It is not valid; all errors at once.
     """
+    traced, _, host = read_file(connection, config, overrides=overrides, templates=templates)
+    from detbuild.config import parse
     from detbuild.config.rewrite import warnings_for
-    from detbuild.config.yaml import dotted
 
-    host = host_config(connection.path)
-    below = (*template_layers(connection.path, templates), *host.layers)
-    with heartbeat(connection.emit, lambda: f"reading {config}"):
-        traced = parse.trace_config(config, overrides, below)
     for warning in (*warnings_for(traced.config), *host.warnings()):
         connection.emit(warning)
     shown = traced.config.resolved() if show_secrets else traced.config.masked()
@@ -98,7 +126,8 @@ def preview(
     """Return the trials that the search of a config plans."""
     from detbuild.search import preview as search
 
-    return search.preview(parse.load_config(config, overrides, layers(connection, templates)))
+    traced, _, _ = read_file(connection, config, overrides=overrides, templates=templates)
+    return search.preview(traced.config)
 
 
 def read_config(
@@ -112,6 +141,8 @@ def read_config(
         overrides: Values of `--config`, for a file.
         local: A map may lack what a run in this process does not need; its text is the complete config.
     """
+    from detbuild.config import parse
+
     if isinstance(given, (str, Path)):
         text = read_text(Path(given), "experiment config")
         return parse.parse_config(text, source=str(given), overrides=overrides, below=below), text
@@ -124,6 +155,8 @@ def read_config(
 
 def local_config(raw: Mapping[str, object]) -> ExperimentConfig:
     """Return the config of a run in this process."""
+    from detbuild.config import parse
+
     return parse.config_from_mapping(raw, defaults=parse.LOCAL_DEFAULTS)
 
 

@@ -6,10 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detbuild.config.host import NO_HOST_CONFIG, HostConfig, host_config
-from detbuild.config.sources import read_text, template_layers
-from detbuild.errors import ConfigError
-from detbuild.events import heartbeat
+from detbuild.api.config import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,28 +65,13 @@ def request_file(
     Raises:
         ConfigError: One of these is invalid.
     """
-    from detbuild.config.parse import trace_text
-
-    home = connection.path
-    host = _of_local_run(home) if local else host_config(home)
-    below = (*template_layers(home, templates), *host.layers)
-    text = read_text(config, "experiment config")
-    with heartbeat(connection.emit, lambda: f"reading {config}"):
-        traced = trace_text(text, source=str(config), overrides=overrides, below=below)
+    traced, text, host = read_file(connection, config, overrides=overrides, templates=templates, local=local)
     from detbuild.experiment import SubmitRequest
 
     request = SubmitRequest(
         config=traced.config, text=text, context_dir=context_dir, host_config=host, place=traced.place
     )
     return replace(request, **options)  # type: ignore[arg-type]  # fields of the request
-
-
-def _of_local_run(home: Path) -> HostConfig:
-    """Keep only the startup hook of the host config; a local run ignores its other errors."""
-    try:
-        return replace(NO_HOST_CONFIG, startup_hook=host_config(home).startup_hook)
-    except ConfigError:
-        return NO_HOST_CONFIG
 
 
 def request_parsed(
@@ -111,6 +93,7 @@ def request_parsed(
         includes: Files and directories to add to the context.
         test_mode: Train and validate one batch only.
     """
+    from detbuild.config.host import NO_HOST_CONFIG, host_config
     from detbuild.experiment import SubmitRequest
 
     return SubmitRequest(

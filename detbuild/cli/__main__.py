@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INTERRUPTED = 130
-_GARBAGE = 50_000  # objects between two collections: imports create many and free few
 _LOG_LIMIT = 1 << 20  # bytes; a full log is rotated, and one older log is kept
 
 
 def main() -> None:
-    gc.set_threshold(_GARBAGE)
     from detbuild.cli.commands import detbuild
 
-    with guarded():
-        code = run(detbuild, "detbuild", sys.argv[1:], _client())
-    sys.exit(code)
+    _exit(detbuild, "detbuild")
 
 
 def det() -> None:
-    gc.set_threshold(_GARBAGE)
     from detbuild.cli.commands import det as group
 
+    _exit(group, "det")
+
+
+def _exit(group: click.Group, name: str) -> None:
     with guarded():
-        code = run(group, "det", sys.argv[1:], _client())
+        code = run(group, name, sys.argv[1:], _client())
+    gc.freeze()  # Python collects once more at exit; the modules and classes that are left need no check
     sys.exit(code)
 
 

@@ -28,9 +28,9 @@ from detbuild.config.experiment import Pbs, Slurm
 from detbuild.config.explain import explain
 from detbuild.config.secrets import SECRET, VARIABLES
 from detbuild.config.section import ListOf, Positive, Section, TextPattern
-from detbuild.config.sources import Layer, Origin, located_errors, mapping_layer, read_text
+from detbuild.config.sources import Layer, Origin, located_errors, mapping_layer
 from detbuild.config.storage import Storage
-from detbuild.config.yaml import Node, Position, read_value
+from detbuild.config.yaml import Node, Position, read_text, read_value
 from detbuild.events import Warned
 
 if TYPE_CHECKING:

@@ -23,22 +23,22 @@ from detbuild.config.sources import (
     Origin,
     Part,
     apply,
+    document_layer,
     located_errors,
     mapping_layer,
     merged,
     parse_override,
-    read_text,
     text_layer,
     translated,
     without_nulls,
 )
-from detbuild.config.yaml import Problem, dotted, plain, plain_scalar
+from detbuild.config.yaml import Problem, dotted, plain, plain_scalar, read_document, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from detbuild.config.yaml import KeyPath
+    from detbuild.config.yaml import KeyPath, Node
     from determined._contract.run_info import Length
 
 # Optional with `create(local=True)`: the caller passes the class, and no trials are compared.
@@ -88,8 +88,8 @@ def load_config(path: Path, overrides: Sequence[str] = (), below: Sequence[Layer
 
 def trace_config(path: Path, overrides: Sequence[str] = (), below: Sequence[Layer] = ()) -> Traced:
     """Read as `load_config`, and keep the source of each value."""
-    layer = text_layer(read_text(path, "experiment config"), str(path))
-    return _traced((_overridden(layer, overrides), *below), {})
+    text = read_text(path, "experiment config")
+    return trace_text(text, source=str(path), overrides=overrides, below=below)
 
 
 def parse_config(
@@ -107,7 +107,14 @@ def trace_text(
     text: str, *, source: str, overrides: Sequence[str] = (), below: Sequence[Layer] = ()
 ) -> Traced:
     """Parse as `parse_config`, and keep the source of each value."""
-    return _traced((_overridden(text_layer(text, source), overrides), *below), {})
+    return trace_document(read_document(text, source), source=source, overrides=overrides, below=below)
+
+
+def trace_document(
+    document: Node, *, source: str, overrides: Sequence[str] = (), below: Sequence[Layer] = ()
+) -> Traced:
+    """Check as `parse_config` a document that was read, and keep the source of each value."""
+    return _traced((_overridden(document_layer(document, source), overrides), *below), {})
 
 
 def config_from_mapping(

@@ -15,7 +15,6 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from detbuild import textfile
 from detbuild.config.environment import KINDS
 from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.explain import unknown_nulls
@@ -34,12 +33,12 @@ from detbuild.config.yaml import (
     plain,
     plain_scalar,
     read_document,
+    read_text,
     read_value,
     show,
 )
 from detbuild.credentials import MASK, masked_urls
 from detbuild.errors import ConfigError
-from detbuild.textfile import TextFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -97,28 +96,17 @@ class Layer:
         return path if self.document is None else old_path(path, self.document.plain)
 
 
-def read_text(path: Path, what: str) -> str:
-    """Read a YAML file, within limits.
-
-    Raises:
-        ConfigError: the file cannot be read, is not a regular file, is too large, or is not text.
-    """
-    try:
-        return textfile.read_text(path)
-    except TextFileError as error:
-        raise ConfigErrors([f"{path}{error.where}: {error}"]) from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"cannot read the {what} {path}: {reason}") from error
-
-
 def text_layer(text: str, source: str) -> Layer:
     """Parse YAML text into a layer.
 
     Raises:
         ConfigErrors: the text is not valid YAML, or not a map.
     """
-    document = read_document(text, source)
+    return document_layer(read_document(text, source), source)
+
+
+def document_layer(document: Node, source: str) -> Layer:
+    """Make a layer of an experiment config that was read from YAML."""
     return mapping_layer(document.plain(), source, document=document, of_experiment=True)
 
 

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import yaml
 
+from detbuild import textfile
 from detbuild.credentials import masked_urls
 from detbuild.errors import ConfigError
-from detbuild.textfile import MAX_BYTES
+from detbuild.textfile import MAX_BYTES, TextFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
 _MAX_SHOWN: Final = 50  # lines of one error
@@ -301,6 +303,21 @@ def empty_section(pairs: Pairs, place: Position) -> str | None:
         if node.value is None and name in SECTIONS and at < place
     )
     return max(empty, default=(None, None))[1]
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a YAML file, within limits.
+
+    Raises:
+        ConfigError: the file cannot be read, is not a regular file, is too large, or is not text.
+    """
+    try:
+        return textfile.read_text(path)
+    except TextFileError as error:
+        raise ConfigErrors([f"{path}{error.where}: {error}"]) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot read the {what} {path}: {reason}") from error
 
 
 def read_document(text: str, source: str) -> Node:

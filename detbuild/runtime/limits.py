@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from detbuild.codec import as_map, from_json
-from detbuild.config.environment import SOCKET_RISK, SOCKETS
 from detbuild.errors import EngineError
 from detbuild.events import Warned
 from detbuild.store.experiment_dir import WORK_DIR, in_container
@@ -267,6 +266,8 @@ def _mounted(where: str, mount: BindMount, home: Path, user_home: Path) -> Itera
 
 def _given_away(path: str, home: Path, user_home: Path, *, read_only: bool) -> str:
     """Return what a mount of a real path grants; "" for a data directory."""
+    from detbuild.config.environment import SOCKET_RISK, SOCKETS
+
     if any(Path(path, name).is_socket() for name in SOCKETS):
         return SOCKET_RISK
     access = "reading" if read_only else "reading and changing"

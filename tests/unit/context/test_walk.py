@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.config.sources import read_text
+from detbuild.config.yaml import read_text
 from detbuild.context import walk
 from detbuild.context.snapshot import Entry, file_snapshot, hash_file, raw
 from detbuild.context.walk import (
