@@ -279,7 +279,7 @@ def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerS
     header = _header(submission.request, submission.config, host, number=0)
     folder = ExperimentFolder(Path("experiments/0"))
     paths = container_paths(submission.config, folder)
-    owner = RunOwner(home_id="0" * 8, folder=folder, header=header, paths=paths)
+    owner = RunOwner(home_id="0" * 8, folder=folder, header=header)
     run_request = RunRequest(
         trial_id=trial.trial_id,
         run=0,
@@ -288,7 +288,7 @@ def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerS
         length=train.length,
         milestones=train.milestones,
     )
-    spec = plan_run(submission.config, run_request, owner)
+    spec = plan_run(submission.config, run_request, owner, paths)
     return spec.info, container_spec(spec)
 
 

@@ -1,4 +1,4 @@
-"""What every Engine must do. Run against the fake and against Docker, so the fake stays honest."""
+"""What every Engine and every Docker runtime must do; run against the fake too, so that it stays honest."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from detbuild.engine.protocol import ContainerSpec, Engine, Mount
 from detbuild.errors import EngineError
 from detbuild.events import ContextSent, Event
 from detbuild.image.plan import ImagePlan
+from detbuild.runtime.protocol import RunSpec
+from detbuild.testing.runtime import RuntimeContract
+from determined._contract.run_info import RunInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.engine.protocol import ContainerState
+    from detbuild.runtime.protocol import RunKey
 
 TEST_LABEL = "detbuild.test"  # on whatever a test makes, so that what is left over can be found
 
@@ -222,3 +226,14 @@ class EngineContract:
         assert info.cpus > 0
         assert info.memory > 1 << 20
         assert info.architecture
+
+
+class DockerContract(RuntimeContract):
+    """Its image has a program that lasts for `$SECONDS` and ends with `$EXIT_CODE`."""
+
+    image = ""
+
+    def spec(self, key: RunKey, *, seconds: float, exit_code: int) -> RunSpec:
+        env = {"SECONDS": str(seconds), "EXIT_CODE": str(exit_code)}
+        info = RunInfo.__new__(RunInfo)  # for the harness, which this image does not have
+        return RunSpec(key=key, info=info, image=self.image, user="0:0", env=env)

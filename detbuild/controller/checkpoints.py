@@ -20,7 +20,7 @@ from detbuild.checkpoint.transfer import is_name, raise_if_unremovable
 from detbuild.checkpoint.worker import Job, TransferWorker
 from detbuild.controller.lease import lease_at_the_end
 from detbuild.controller.retry import SystemClock
-from detbuild.controller.state import JournaledState, apply_requests
+from detbuild.controller.state import JournaledState
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store import journal
 from detbuild.store.experiment_dir import checkpoint_storage, config_of, storage_of
@@ -28,8 +28,7 @@ from detbuild.store.files import sweep_temporaries
 from detbuild.store.home import Home
 from detbuild.store.records import RecordFile
 from detbuild.store.registry import registered
-from detbuild.store.state import StopVerb, fold, load, run_records
-from determined._contract.checkpoints import verify
+from detbuild.store.state import fold, load, run_records
 from determined._contract.records import Checkpoint
 from determined._contract.untrusted import UntrustedDir
 
@@ -410,55 +409,6 @@ class _CheckpointWatcher:
             if not written:
                 del self._written[number]
         return ""
-
-
-def end_local(journaled: JournaledState, end: journal.ExperimentFinished) -> None:
-    """End an experiment without a controller, after its checkpoints are uploaded and collected.
-
-    Ctrl-C ends it at once, and so does a kill if the bucket does not respond; what is not uploaded by then
-    stays on this host, as the state shows.
-
-    Args:
-        journaled: The experiment; the caller holds its lease.
-        end: The fact to journal then.
-    """
-    folder = journaled.folder
-    manager = CheckpointManager(journaled, config_of(folder), SystemClock())
-    home = Home.open(folder.path.parent.parent)
-    try:
-        while manager.before_end(home, hurry=journaled.state.stop == StopVerb.KILL):
-            try:
-                manager.step()
-                manager.clock.wait(_POLL)
-                apply_requests(journaled)
-            except KeyboardInterrupt:  # noqa: PERF203  (it may come at any time)
-                manager.give_up()
-        journaled.record(end)
-        _finish(manager)
-    finally:
-        manager.close()
-
-
-def restore_files(journaled: JournaledState, uuids: tuple[str, ...]) -> str:
-    """Restore the first of them that is whole to this host; return why that failed, or "".
-
-    Args:
-        journaled: An experiment without a controller; the caller holds its lease.
-        uuids: Checkpoints that a run may start from.
-    """
-    on_host = storage_of(journaled.folder).on_host
-    if not uuids or on_host is None or not verify(on_host / uuids[0]):
-        return ""
-    manager = CheckpointManager(journaled, config_of(journaled.folder), SystemClock(), tries=_TRIES)
-    try:
-        while manager.restore_files(uuids):
-            if manager.given_up:
-                return manager.stored.blocked
-            manager.step()
-            manager.clock.wait(_POLL)
-    finally:
-        manager.close()
-    return ""
 
 
 def finish_checkpoints(folder: ExperimentFolder) -> None:

@@ -27,6 +27,7 @@ class ControllerContext(JournaledState):
     home_id: str
     clock: Clock
     policies: tuple[Policy, ...] = field(init=False)  # to search the output of runs for
+    retries: bool = True  # of runs that have failed
     restore_files: Callable[[tuple[str, ...]], str] = lambda _: ""  # set by the controller
     runs_removed: bool = False  # those that have ended
 
@@ -40,6 +41,8 @@ class ControllerContext(JournaledState):
 
     @property
     def owner(self) -> RunOwner:
-        header = self.state.header
-        paths = self.runtime.paths(self.config, self.folder, header)
-        return RunOwner(home_id=self.home_id, folder=self.folder, header=header, paths=paths)
+        return RunOwner(home_id=self.home_id, folder=self.folder, header=self.state.header)
+
+    @property
+    def max_restarts(self) -> int:
+        return self.config.max_restarts if self.retries else 0

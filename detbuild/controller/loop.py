@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from detbuild.controller.checkpoints import CheckpointManager
 from detbuild.controller.context import ControllerContext
 from detbuild.controller.lease import name_holder
-from detbuild.controller.retry import Backoff, SystemClock
+from detbuild.controller.retry import Backoff, End, SystemClock, next_step
 from detbuild.controller.search import Search
 from detbuild.controller.state import JournaledState, apply_pending_requests, apply_requests, conclusion
 from detbuild.controller.trial import Done, TrialDriver
@@ -28,13 +28,16 @@ from detbuild.store import journal
 from detbuild.store.experiment_dir import config_of, search_config_of
 from detbuild.store.files import file_errors
 from detbuild.store.home import Home
-from detbuild.store.state import StopVerb
+from detbuild.store.state import State, StopVerb, stronger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from detbuild.controller.trial import Progress
     from detbuild.runtime.protocol import Runtime
-    from detbuild.search.method import SearchMethod
+    from detbuild.search.method import Action, SearchEvent, SearchMethod
     from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.state import TrialState
 
 _TICK = 0.2  # seconds between two polls, and until a request is applied
 _AT_ONCE = 32  # trials to step in one poll, in addition to running ones
@@ -70,12 +73,46 @@ class Controller:
 
     def run(self) -> None:
         """Run the experiment to its end, or until it is paused."""
+        for _ in self.steps():
+            pass
+
+    def steps(self, poll: float = _TICK) -> Iterator[None]:
+        """Run the experiment to its end, or until it is paused; yield after each step.
+
+        Args:
+            poll: Seconds between two steps that change nothing.
+        """
         while not self.done:
             before = self.context.state.entries
             self.step()
+            yield
             if self.context.state.entries == before:  # else the next step may be possible at once
-                self.context.clock.wait(_TICK)
+                self.context.clock.wait(poll)
         self.manager.close()
+
+    def abandon(self, why: str) -> None:
+        """End the experiment without further runs; without a request it ends in an error with `why`.
+
+        Open runs are settled first. It stays paused if that was requested.
+        """
+        context, state = self.context, self.context.state
+        for trial_id in tuple(state.running):
+            TrialDriver(context, self._search, trial_id).settle()
+        if state.stop == StopVerb.PAUSE:
+            context.record(journal.Paused())
+            return
+        for trial in tuple(state.trials.values()):
+            if not trial.ended:
+                context.record(_left_over(trial, stronger(state.stop, trial.stop), why))
+        alone = state.trials and context.config.searcher.name == "single"
+        judged = state.finishing or state.ending or alone
+        end = conclusion(state) if judged else journal.ExperimentFinished(state=State.ERROR, why=why)
+        while self.manager.before_end(context.home, hurry=state.stop == StopVerb.KILL):
+            self.manager.step()
+            context.clock.wait(_TICK)
+            apply_requests(context)
+        context.record(end)
+        self.run()  # the deletions that are left
 
     def step(self) -> None:
         """Poll everything once.
@@ -159,21 +196,57 @@ class Controller:
             context.runs_removed = True
 
 
-def controller_of(folder: ExperimentFolder, runtime: Runtime) -> Controller:
+def _left_over(trial: TrialState, stop: StopVerb, why: str) -> journal.TrialFinished:
+    """Return the end of a trial that gets no more runs."""
+    step = next_step(trial, stop=stop, needs_every_validation=True, max_restarts=0)
+    if isinstance(step, End):
+        return journal.TrialFinished(trial_id=trial.id, state=step.state, why=step.why)
+    return journal.TrialFinished(trial_id=trial.id, state=State.ERROR, why=why)
+
+
+class _NoSearch:
+    """Decides nothing: of an experiment that gets no more runs, whose search may not be known any more."""
+
+    needs_every_validation = False
+    progress = share = 0.0
+
+    def decide(self, event: SearchEvent) -> Sequence[Action]:
+        del event
+        return ()
+
+    def replay(self, event: SearchEvent, actions: Sequence[Action]) -> None: ...
+
+
+def controller_of(folder: ExperimentFolder, runtime: Runtime, *, retries: bool = True) -> Controller:
     """Create the controller from the experiment's folder.
 
     The caller holds the lease. Pending requests are applied here, and may change the config.
+
+    Args:
+        folder: The experiment.
+        runtime: Where its runs run.
+        retries: Whether runs that have failed are retried, up to `max_restarts`.
     """
+    context = _context_of(folder, runtime, retries=retries)
+    context_dir = Path(context.state.header.context_dir)
+    return Controller(context, search_method(search_config_of(folder), context_dir))
+
+
+def abandon(folder: ExperimentFolder, runtime: Runtime, why: str) -> None:
+    """End an experiment without further runs; see `Controller.abandon`. The caller holds the lease."""
+    Controller(_context_of(folder, runtime, retries=False), _NoSearch()).abandon(why)
+
+
+def _context_of(folder: ExperimentFolder, runtime: Runtime, *, retries: bool) -> ControllerContext:
     apply_pending_requests(JournaledState(folder=folder))
-    context = ControllerContext(
+    return ControllerContext(
         folder=folder,
         runtime=runtime,
         config=config_of(folder),
         home_id=Home.open(folder.path.parent.parent).id,
         clock=SystemClock(),
+        retries=retries,
     )
-    context_dir = Path(context.state.header.context_dir)
-    return Controller(context, search_method(search_config_of(folder), context_dir))
 
 
 def first_steps(folder: ExperimentFolder, runtime: Runtime) -> None:

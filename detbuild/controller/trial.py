@@ -38,10 +38,9 @@ if TYPE_CHECKING:
     from detbuild.controller.context import ControllerContext
     from detbuild.controller.search import Search
     from detbuild.controller.state import JournaledState
-    from detbuild.runtime.protocol import Demand, Observation, Placement, Refused, Signal
+    from detbuild.runtime.protocol import Demand, Observation, Placement, Refused, RunPaths, Signal
     from detbuild.store.state import RunState, TrialState
 
-_OBSERVE = 1.0  # seconds between two observations of a run
 _ATTEMPTS = 3  # refused starts before the run ends in error
 _SETTLE = 10.0  # seconds after which SIGTERM is sent to a run that has not reported its start
 _KILL_AGAIN = 5.0  # seconds after which an ineffective SIGKILL is repeated
@@ -113,6 +112,11 @@ class TrialDriver:
         except EngineError:
             self._backoff.failed()  # not even that can be journaled; retried later
 
+    def settle(self) -> None:
+        """End the open run, if any; whether it still runs is the runtime's affair."""
+        if self.trial.open_run is not None:
+            self._driver_of(self.trial.open_run.run).settle()
+
     def _next(self) -> Progress:
         run = self.trial.open_run
         if run is None:
@@ -137,7 +141,7 @@ class TrialDriver:
             trial,
             stop=stronger(state.stop, trial.stop),
             needs_every_validation=self.search.needs_every_validation,
-            max_restarts=self.context.config.max_restarts,
+            max_restarts=self.context.max_restarts,
         )
         match step:
             case End(state=name, why=why):
@@ -232,6 +236,10 @@ class _RunDriver:
         )
         return self._start()
 
+    @property
+    def _paths(self) -> RunPaths:
+        return self._runtime.paths(self.context.config, self.context.folder, self.key)
+
     def _demand(self) -> Demand:
         """Return the slots that the run needs, with the priority and weight as last set."""
         config = with_attributes(self.context.config, read_attributes(self.context.folder.path))
@@ -239,7 +247,7 @@ class _RunDriver:
 
     def _create_placed(self, placed: Placement) -> str | Waiting | Refused:
         request = run_request(self.context, self.trial, self.key.run)
-        spec = plan_run(self.context.config, request, self.context.owner, placed.gpus)
+        spec = plan_run(self.context.config, request, self.context.owner, self._paths, placed.gpus)
         self.context.folder.prepare_run(spec.info)
         self.context.record(
             journal.RunIntended(trial_id=self.key.trial_id, run=self.key.run, segment=self.trial.segment)
@@ -259,13 +267,17 @@ class _RunDriver:
             )
         )
 
+    def settle(self) -> None:
+        """Finish the run as it is found."""
+        self._end(self._runtime.observe(self.key))
+
     def watch(self) -> Progress:
         """Observe the run, forward stops to it, and finish it once it has ended."""
         self._listener.poll()
         self._signal()
         if self.context.clock.now() < self._observe_at and self._listener.records.exited is None:
             return Ready(matched(self._listener.run))
-        self._observe_at = self.context.clock.now() + _OBSERVE
+        self._observe_at = self.context.clock.now() + self._runtime.observe_interval
         observed = self._runtime.observe(self.key)
         match observed.phase:
             case Phase.CREATED if self.stop and not self._starting:
@@ -312,7 +324,8 @@ class _RunDriver:
 
     def _listens(self, now: float) -> bool:
         """Whether SIGTERM has an effect: process 1 of a container ignores signals without a handler."""
-        return self._listener.records.started or now - self._began > _SETTLE
+        listens = self._runtime.kind == "process" or self._listener.records.started
+        return listens or now - self._began > _SETTLE
 
     def _send(self, signal: Signal) -> None:
         self._runtime.signal(self.key, signal)
@@ -331,12 +344,14 @@ class _RunDriver:
             memory_source=memory_source(asked, host_memory, memory),
             tail=tail(self.folder) if records.started else self._output_tail(observed),
             kind=self._runtime.kind,
-            directory=self.context.owner.paths.context_dir,
+            directory=self._paths.context_dir,
             before=next(reversed(failures(self.trial)), None),
         )
-        left = config.max_restarts - self.trial.restarts
+        left = self.context.max_restarts - self.trial.restarts
         finished = judge(evidence, trial_id=self.key.trial_id, run=self.key.run, restarts_left=left)
-        return self._finish(apply_policies(finished, self._listener.run))
+        finished = apply_policies(finished, self._listener.run)
+        retry = finished.retry and (self.context.retries or finished.asked == StopVerb.PAUSE)
+        return self._finish(replace(finished, retry=retry))
 
     def _output_tail(self, observed: Observation) -> tuple[str, ...]:
         """Return the last lines of output of a run whose harness never started."""

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from detbuild.runtime.slot_requests import Kind
     from detbuild.store.experiment_dir import ExperimentFolder, Header
 
+_OBSERVE_INTERVAL: Final = 1.0  # seconds
 MAX_WORKERS: Final = 8  # more gain nothing: the engine serializes calls itself
 
 
@@ -179,6 +180,10 @@ class DockerRuntime:
     def kind(self) -> Literal["container"]:
         return "container"
 
+    @property
+    def observe_interval(self) -> float:
+        return _OBSERVE_INTERVAL
+
     def check(self, config: ExperimentConfig, place: Callable[[KeyPath], str]) -> tuple[Warned, ...]:
         """Check GPUs, mounts and limits; create the checkpoint directory.
 
@@ -190,8 +195,8 @@ class DockerRuntime:
         check_host(config, info, self._nvidia_smi, gpus=self._read_limits().gpus, place=place)
         return tuple(limit_warnings(config, info))
 
-    def paths(self, config: ExperimentConfig, folder: ExperimentFolder, header: Header) -> RunPaths:
-        del header
+    def paths(self, config: ExperimentConfig, folder: ExperimentFolder, key: RunKey) -> RunPaths:
+        del key
         return container_paths(config, folder)
 
     def render(self, spec: RunSpec) -> ContainerSpec:

@@ -288,7 +288,8 @@ def _ended_by_the_runtime(evidence: Evidence) -> Classification:
     """Classify a run that its runtime has ended or lost."""
     observed = evidence.observed
     if observed.reason not in _BY_THE_RUNTIME:
-        return Classification(Outcome.LOST, f"the {evidence.kind} was removed while it ran")
+        why = f"was lost: {observed.message}" if observed.message else "was removed while it ran"
+        return Classification(Outcome.LOST, f"the {evidence.kind} {why}")
     words = f": {observed.message}" if observed.message else ""
     return Classification(Outcome.INFRASTRUCTURE, f"the {evidence.kind} was {observed.reason.value}{words}")
 

@@ -46,12 +46,11 @@ class RunRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOwner:
-    """The experiment of a run, with the folders that the run will see."""
+    """The experiment of a run."""
 
     home_id: str
     folder: ExperimentFolder
     header: Header
-    paths: RunPaths
 
     def key(self, trial_id: int, run: int) -> RunKey:
         return RunKey(self.home_id, self.header.id, trial_id, run)
@@ -71,7 +70,11 @@ def plan_demand(config: ExperimentConfig, key: RunKey, user: str) -> Demand:
 
 
 def plan_run(
-    config: ExperimentConfig, request: RunRequest, owner: RunOwner, gpus: Sequence[str] = ()
+    config: ExperimentConfig,
+    request: RunRequest,
+    owner: RunOwner,
+    paths: RunPaths,
+    gpus: Sequence[str] = (),
 ) -> RunSpec:
     """Plan a run.
 
@@ -79,18 +82,19 @@ def plan_run(
         config: The experiment's config.
         request: The run.
         owner: Its experiment.
+        paths: Its folders, as it will see them.
         gpus: IDs of its GPUs.
     """
     resources, environment = config.resources, config.environment
     return RunSpec(
         key=owner.key(request.trial_id, request.run),
-        info=_run_info(config, request, owner, gpus),
+        info=_run_info(config, request, owner, paths, gpus),
         image=owner.header.image,
         user=owner.header.user,
         slots=resources.slots_per_trial,
         gpus=tuple(gpus),
-        env={**variables(config), RUN_DIR_VARIABLE: owner.paths.run_dir},
-        mounts=_mounts(config, request, owner),
+        env={**variables(config), RUN_DIR_VARIABLE: paths.run_dir},
+        mounts=_mounts(config, request, owner, paths),
         memory=resources.memory,
         cpus=resources.cpus,
         shm_size=resources.shm_size,
@@ -111,8 +115,10 @@ def grace(config: ExperimentConfig) -> int:
     return config.preemption_timeout or _GRACE
 
 
-def _run_info(config: ExperimentConfig, request: RunRequest, owner: RunOwner, gpus: Sequence[str]) -> RunInfo:
-    header, paths = owner.header, owner.paths
+def _run_info(
+    config: ExperimentConfig, request: RunRequest, owner: RunOwner, paths: RunPaths, gpus: Sequence[str]
+) -> RunInfo:
+    header = owner.header
     named = config.searcher.source_checkpoint_uuid
     source = request.source or ((named,) if named else ())
     return RunInfo(
@@ -149,9 +155,11 @@ def variables(config: ExperimentConfig) -> dict[str, str]:
     return {name: value for name, _, value in given}
 
 
-def _mounts(config: ExperimentConfig, request: RunRequest, owner: RunOwner) -> tuple[Mount, ...]:
+def _mounts(
+    config: ExperimentConfig, request: RunRequest, owner: RunOwner, paths: RunPaths
+) -> tuple[Mount, ...]:
     folder = owner.folder
-    run = Mount(source=str(folder.run(request.trial_id, request.run).path), target=owner.paths.run_dir)
+    run = Mount(source=str(folder.run(request.trial_id, request.run).path), target=paths.run_dir)
     storage = checkpoint_storage(config, folder)
     return (
         run,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from detbuild.config.yaml import KeyPath
     from detbuild.engine.protocol import Device, Mount
     from detbuild.events import Warned
-    from detbuild.store.experiment_dir import ExperimentFolder, Header
+    from detbuild.store.experiment_dir import ExperimentFolder
     from determined._contract.run_info import RunInfo
 
 Signal = Literal["SIGTERM", "SIGKILL"]
@@ -155,12 +155,16 @@ class Runtime(Protocol):
 
     @property
     def kind(self) -> Literal["container", "process"]:
-        """What a run is, for messages."""
+        """What a run is, for messages; process 1 of a container ignores signals without a handler."""
+
+    @property
+    def observe_interval(self) -> float:
+        """Seconds between two observations of a run; 0 where they cost nothing."""
 
     def check(self, config: ExperimentConfig, place: Callable[[KeyPath], str]) -> tuple[Warned, ...]:
         """Return warnings about a config; raise ConfigError or EngineError if it can never run here."""
 
-    def paths(self, config: ExperimentConfig, folder: ExperimentFolder, header: Header) -> RunPaths: ...
+    def paths(self, config: ExperimentConfig, folder: ExperimentFolder, key: RunKey) -> RunPaths: ...
 
     def render(self, spec: RunSpec) -> object:
         """Return what `create` sends."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.engine.protocol import ContainerSpec, Mount
 from detbuild.errors import ConfigError, EngineError
-from detbuild.runtime.docker import container_paths, container_user, nvidia_smi
+from detbuild.runtime.docker import container_user, nvidia_smi
 from detbuild.runtime.gpus import driver_of, shortage, usable, won
 from detbuild.runtime.labels import GPU_LABEL, HOME_LABEL, SHELL_LABEL, USER_LABEL, user_id
 from detbuild.runtime.limits import cpu_limit, memory_limit, scratch
@@ -18,7 +18,7 @@ from detbuild.runtime.slot_queue import SlotQueue, host_limits, take_inventory
 from detbuild.runtime.slot_requests import lock_directory
 from detbuild.store.experiment_dir import checkpoint_storage, config_of
 from detbuild.store.state import fold
-from determined._contract.run_info import RUN_DIR_VARIABLE
+from determined._contract.run_info import CONTAINER_RUN_DIR, RUN_DIR_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def create_shell(
             f"the image of experiment {folder.id} was removed: {header.tag}",
             hint="create the experiment again",
         )
-    owner = RunOwner(home_id=home_id, folder=folder, header=header, paths=container_paths(config, folder))
+    owner = RunOwner(home_id=home_id, folder=folder, header=header)
     count = config.resources.slots_per_trial if slots is None else slots
     limits = host_limits(folder.path.parent.parent)
     with SlotQueue(lock_directory()).lock() if count else nullcontext():
@@ -124,7 +124,7 @@ def plan_shell(
         terminal: Allocate a terminal.
     """
     held = {GPU_LABEL: ",".join(gpus)} if gpus else {}
-    run_info = {RUN_DIR_VARIABLE: owner.paths.run_dir} if run else {}
+    run_info = {RUN_DIR_VARIABLE: CONTAINER_RUN_DIR} if run else {}
     return ContainerSpec(
         name=f"detbuild-{owner.home_id}-{owner.header.id}-shell-{secrets.token_hex(4)}",
         image=owner.header.image,
@@ -164,5 +164,5 @@ def _home(config: ExperimentConfig) -> dict[str, str]:
 def _mounts(config: ExperimentConfig, owner: RunOwner, run: tuple[int, int] | None) -> tuple[Mount, ...]:
     storage = checkpoint_storage(config, owner.folder).mount
     source = str(owner.folder.run(*run).path) if run else ""
-    run_info = Mount(source=source, target=owner.paths.run_dir, read_only=True) if run else None
+    run_info = Mount(source=source, target=CONTAINER_RUN_DIR, read_only=True) if run else None
     return tuple(mount for mount in (run_info, storage, *user_mounts(config)) if mount is not None)

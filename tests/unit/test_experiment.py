@@ -351,11 +351,13 @@ def test_a_local_run_has_the_same_folder_and_events(tmp_path: Path, home: Home, 
     assert checkpoints_of(home.experiment(1)) == ()
 
 
-def test_a_local_run_that_fails_is_not_tried_again(tmp_path: Path, home: Home, host: Host) -> None:
-    state = experiment.run_local(order(tmp_path, "raise SystemExit(3)"), host, home, list[Event]().append)
-    (run,) = state.trials[1].runs
-    assert run.finished is not None
-    assert (state.state, run.finished.exit_code, run.finished.retry) == ("ERROR", 3, False)
+def test_a_local_run_that_fails_is_restarted_like_a_container(tmp_path: Path, home: Home, host: Host) -> None:
+    config = SCRIPT[:-1] + ", max_restarts: 2}"
+    failing = order(tmp_path, "raise SystemExit(3)", config=config)
+    state = experiment.run_local(failing, host, home, list[Event]().append)
+    ended = [run.finished for run in state.trials[1].runs if run.finished]
+    assert [(run.exit_code, run.retry) for run in ended] == [(3, True), (3, True), (3, False)]
+    assert (state.state, state.why) == ("ERROR", f"{ended[-1].message}, after 2 restarts")
 
 
 def test_the_users_variables_reach_a_local_run(tmp_path: Path, home: Home, host: Host) -> None:

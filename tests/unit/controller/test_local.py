@@ -205,7 +205,7 @@ for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
     signal.signal(number, signal.SIG_IGN)
 deaf = "trap '' TERM HUP INT; echo $$; while :; do sleep 1; done"
 subprocess.Popen(["sh", "-c", deaf], start_new_session=True)
-print(os.getpid(), flush=True)
+os.write(1, b"%d\\n" % os.getpid())  # in one piece
 time.sleep(600)
 """
 DETBUILD = """
@@ -287,10 +287,18 @@ def test_a_run_whose_supervisor_is_killed_leaves_no_process(tmp_path: Path, envi
         until(lambda: output.exists() and output.read_bytes().count(b"\n") == 2)
         pids.extend(map(int, output.read_text().split()))
         os.kill(ancestor(pids, below=os.getpid()), signal.SIGKILL)
+        until(lambda: home.folder(1).run(1, 1).output("stdout").exists())  # as a container would go on
+        assert not any(map(running, pids))
+        home.folder(1).request("kill")
 
-    threading.Thread(target=kill_supervisor, daemon=True).start()
+    thread = threading.Thread(target=kill_supervisor, daemon=True)
+    thread.start()
     state = run_local(order, this_host(environ), home, lambda event: None)
-    assert state.state == "ERROR"
+    thread.join()
+    lost, killed = (run.finished for run in state.trials[1].runs)
+    assert lost
+    assert killed
+    assert (lost.outcome, killed.outcome, state.state) == ("infrastructure", "killed", "CANCELED")
     assert not any(map(running, pids))
     assert len(pids) == 2
 

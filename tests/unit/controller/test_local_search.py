@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from detbuild.controller import local as controller_local
+from detbuild.controller import loop
 from detbuild.controller.local import finish_pending, run_here
 from detbuild.store import journal
 from detbuild.store.home import Home
@@ -47,7 +47,7 @@ def train(info: RunInfo) -> int:
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Told, program: object = train
 ) -> tuple[ExperimentFolder, ExperimentState]:
-    monkeypatch.setattr(controller_local, "search_method", lambda *_: method)
+    monkeypatch.setattr(loop, "search_method", lambda *_: method)
     folder = submit(Home.open(tmp_path), "")
     return folder, run_here(folder, program, lambda event: None)
 
@@ -101,7 +101,7 @@ def test_a_local_search_whose_process_is_gone_is_settled(
     raw = json.loads(folder.config_file.read_bytes())
     raw["searcher"] = {**raw["searcher"], "name": "random", "max_trials": 4, "max_concurrent_trials": 2}
     folder.config_file.write_text(json.dumps(raw))
-    finish_pending(folder)
+    finish_pending(folder)  # without its search, which nobody may have any more
     state = load(folder)
     assert (state.state, state.why) == ("ERROR", "its process ended before the search did")
     assert [t.state for t in state.trials.values()][:2] == ["COMPLETED", "ERROR"]

@@ -12,11 +12,27 @@ from detbuild.runtime.docker import DockerRuntime, container_user
 from detbuild.runtime.gpus import nowhere
 from detbuild.runtime.protocol import Refused, RunKey
 from detbuild.runtime.slot_queue import SlotQueue
-from tests.fakes import INFO, FakeEngine
+from tests.contracts import DockerContract
+from tests.fakes import INFO, Exit, FakeEngine, Process, run_for_ever
 from tests.faults.training import CONFIG, expected, rig, train
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
+
+
+def lasts(process: Process) -> Exit | Generator[None, None, Exit]:
+    """What the program of the contract does."""
+    env = process.spec.env
+    return run_for_ever(process) if float(env["SECONDS"]) else Exit(int(env["EXIT_CODE"]))
+
+
+class TestDockerOfTheFake(DockerContract):
+    @pytest.fixture
+    def runtime(self, tmp_path: Path) -> DockerRuntime:
+        engine = FakeEngine(lasts)
+        self.image = engine.add_image("program:1")
+        return DockerRuntime(engine, None, SlotQueue(tmp_path), nvidia_smi=str)
 
 
 class Slow(FakeEngine):

@@ -43,8 +43,8 @@ def plan(
 ) -> tuple[RunInfo, ContainerSpec]:
     config = config_from_mapping({**BASE, **(changes or {})})
     paths = container_paths(config, FOLDER)
-    owner = RunOwner(home_id="abcd1234", folder=FOLDER, header=header, paths=paths)
-    spec = plan_run(config, REQUEST, owner, gpus)
+    owner = RunOwner(home_id="abcd1234", folder=FOLDER, header=header)
+    spec = plan_run(config, REQUEST, owner, paths, gpus)
     return spec.info, container_spec(spec)
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from detbuild.errors import EngineError
-from detbuild.runtime.docker import container_paths
 from detbuild.runtime.labels import EXPERIMENT_LABEL, GPU_LABEL
 from detbuild.runtime.plan import RunOwner
 from detbuild.runtime.shell import create_shell, plan_shell
@@ -50,8 +49,7 @@ def folder(tmp_path):
 
 def visit(folder, command=("python3", "-V"), **options):
     config = config_of(folder)
-    paths = container_paths(config, folder)
-    owner = RunOwner(home_id="0" * 8, folder=folder, header=folder.header(), paths=paths)
+    owner = RunOwner(home_id="0" * 8, folder=folder, header=folder.header())
     return plan_shell(config, owner, INFO, command, **options)
 
 
