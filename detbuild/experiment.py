@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from detbuild.config.yaml import KeyPath
     from detbuild.context.snapshot import ContextSnapshot
     from detbuild.context.walk import Listing
-    from detbuild.engine.protocol import ContainerSpec, Engine
+    from detbuild.engine.protocol import Builder, ContainerSpec, Engine
     from detbuild.image.host_settings import HostSettings
     from detbuild.image.needs import ContextNeeds
     from detbuild.image.plan import ImagePlan
@@ -140,7 +140,7 @@ def this_host(environ: Mapping[str, str]) -> Host:
 
 
 def prepare(
-    request: SubmitRequest, host: Host, home: Home, emit: Emit, *, engine: Engine | None
+    request: SubmitRequest, host: Host, home: Home, emit: Emit, *, builder: Builder | None
 ) -> Submission:
     """Plan a submission.
 
@@ -149,7 +149,7 @@ def prepare(
         host: The submitting machine.
         home: Caches file hashes between submissions.
         emit: Receives warnings and the size of the context.
-        engine: Provides the base image; None assumes the best one, for a dry run.
+        builder: Provides the base image; None assumes the best one, for a dry run.
 
     Raises:
         ConfigError: The config is wrong, or cannot run here.
@@ -174,18 +174,18 @@ def prepare(
     warnings = (Warned(message) for message in resolution.warnings)
     for warning in (*found, *warnings):
         emit(warning)
-    if engine is None:
+    if builder is None:
         base = choose_base(resolution, lambda _: False)
     else:
         force = config.environment.force_pull_image and resolution.own_image
         auth = config.environment.registry_auth if resolution.own_image else None
-        base = ensure_base(resolution, engine, emit, force_pull=force, auth=auth)
+        base = ensure_base(resolution, builder, emit, force_pull=force, auth=auth)
     plan = plan_image(
         resolution,
         needs,
         base_image=base,
         # The user's own image may have changed under its name.
-        base_digest=(engine.image_id(base) or "") if engine and resolution.own_image else "",
+        base_digest=(builder.image_id(base) or "") if builder and resolution.own_image else "",
         context=context,
         harness=snapshot(harness_dir(), cache=HashCache.of(harness_dir(), home.cache)),
         table=table,
@@ -203,7 +203,7 @@ def prepare(
         needs=needs,
         code=code,
     )
-    if engine is None:
+    if builder is None:
         _warn_of_imports(submission, emit)
     return submission
 
@@ -292,7 +292,7 @@ def planned_run(submission: Submission, host: Host) -> tuple[RunInfo, ContainerS
     return spec.info, container_spec(spec)
 
 
-def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, engine: Engine) -> str:
+def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, builder: Builder) -> str:
     """Return the ID of the submission's image; an existing image of the same inputs is reused.
 
     Raises:
@@ -301,7 +301,7 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
     """
     began = time.monotonic()
     plan = submission.plan
-    image = engine.image_id(plan.tag)
+    image = builder.image_id(plan.tag)
     built = image is None
     if image is None:
         _warn_of_imports(submission, emit)
@@ -318,7 +318,7 @@ def build_image(submission: Submission, host: Host, home: Home, emit: Emit, *, e
             cache=wheels,
         )
         wheels.save()
-        image = engine.build(build_plan, emit)
+        image = builder.build(build_plan, emit)
     emit(ImageReady(image, plan.tag, built, time.monotonic() - began))
     return image
 
@@ -345,7 +345,7 @@ def submit(
     home.require_locks()
     source = sources_of(config, home)
     check_writable(config)
-    image = build_image(submission, host, home, emit, engine=engine)
+    image = build_image(submission, host, home, emit, builder=engine)
     folder = home.new_experiment()
     # The lease is taken before the experiment exists and passed to its controller, so it is never free.
     with lease(folder.lock_file) as held:

@@ -107,7 +107,7 @@ def from_python(root: Path, home: Path) -> Callable[[], None]:
         request = experiment.SubmitRequest(
             config=load_config(config), text=config.read_text(encoding="utf-8"), context_dir=root
         )
-        submission = experiment.prepare(request, host, place, lambda _: None, engine=engine)
+        submission = experiment.prepare(request, host, place, lambda _: None, builder=engine)
         experiment.submit(submission, host, place, lambda _: None, engine=engine)
 
     return act

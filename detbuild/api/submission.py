@@ -111,7 +111,7 @@ def submit(connection: Connection, request: SubmitRequest, emit: Emit, *, paused
     from detbuild import experiment
 
     host, home, engine = experiment.this_host(connection.environ), connection.home, connection.connect()
-    submission = experiment.prepare(request, host, home, emit, engine=engine)
+    submission = experiment.prepare(request, host, home, emit, builder=engine)
     return experiment.submit(submission, host, home, emit, engine=engine, paused=paused)
 
 
@@ -138,8 +138,8 @@ def build(connection: Connection, request: SubmitRequest, emit: Emit) -> tuple[s
 
     home, host = connection.home, experiment.this_host(connection.environ)
     engine = connection.connect()
-    submission = experiment.prepare(request, host, home, emit, engine=engine)
-    image = experiment.build_image(submission, host, home, emit, engine=engine)
+    submission = experiment.prepare(request, host, home, emit, builder=engine)
+    image = experiment.build_image(submission, host, home, emit, builder=engine)
     return image, submission.plan.tag
 
 
@@ -158,7 +158,7 @@ def plan(
     from detbuild.runtime.limits import cpu_limit_text, memory_limit_text
 
     host = experiment.this_host(connection.environ)
-    submission = experiment.prepare(request, host, connection.home, connection.emit, engine=None)
+    submission = experiment.prepare(request, host, connection.home, connection.emit, builder=None)
     if of_this_host:
         experiment.check_mounts_of(submission)
     image, resources = submission.plan, submission.config.resources

@@ -14,38 +14,38 @@ from detbuild.resources import images_dir
 
 if TYPE_CHECKING:
     from detbuild.config.environment import RegistryAuth
-    from detbuild.engine.protocol import Engine
+    from detbuild.engine.protocol import Builder
     from detbuild.events import Emit
     from detbuild.image.resolve import Resolution
 
 
 def ensure_base(
     resolution: Resolution,
-    engine: Engine,
+    builder: Builder,
     emit: Emit,
     *,
     force_pull: bool = False,
     auth: RegistryAuth | None = None,
 ) -> str:
-    """Return a base image that the engine has, pulling it or building it from Debian packages if needed.
+    """Return a base image that the builder has, pulling it or building it from Debian packages if needed.
 
     Raises:
         EngineError: No base image is available.
     """
-    base = choose_base(resolution, lambda name: engine.image_id(name) is not None)
-    if engine.image_id(base) is not None and not force_pull:
+    base = choose_base(resolution, lambda name: builder.image_id(name) is not None)
+    if builder.image_id(base) is not None and not force_pull:
         return base
     try:
-        engine.pull(base, emit, credentials=auth.credentials() if auth else None)
+        builder.pull(base, emit, credentials=auth.credentials() if auth else None)
     except EngineError:
-        made = _bootstrapped(resolution, engine, emit)
+        made = _bootstrapped(resolution, builder, emit)
         if made is None:
             raise
         return made
     return base
 
 
-def bootstrap_base(engine: Engine, emit: Emit) -> str:
+def bootstrap_base(builder: Builder, emit: Emit) -> str:
     """Build the base image of this host's Debian release and return its tag.
 
     Raises:
@@ -56,15 +56,15 @@ def bootstrap_base(engine: Engine, emit: Emit) -> str:
     with tempfile.TemporaryDirectory(prefix="detbuild-base-") as directory:
         rootfs = Path(directory, "rootfs.tar")
         bootstrap(images_dir(), rootfs)
-        engine.import_image(str(rootfs), tag=tag, changes=IMPORT_CHANGES)
+        builder.import_image(str(rootfs), tag=tag, changes=IMPORT_CHANGES)
     return tag
 
 
-def _bootstrapped(resolution: Resolution, engine: Engine, emit: Emit) -> str | None:
+def _bootstrapped(resolution: Resolution, builder: Builder, emit: Emit) -> str | None:
     try:
         tag = bootstrap_tag(images_dir())
     except EngineError:
         return None
     if not can_bootstrap(resolution, load_table(images_dir()), tag):
         return None
-    return bootstrap_base(engine, emit)
+    return bootstrap_base(builder, emit)

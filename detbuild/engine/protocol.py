@@ -1,4 +1,4 @@
-"""The interface to a container engine."""
+"""The interface to a container engine: what builds images, and what runs containers."""
 
 from __future__ import annotations
 
@@ -110,10 +110,8 @@ class ImageState:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class Engine(Protocol):
-    """A container engine. Methods raise EngineError if it cannot be reached, fails or times out."""
-
-    def info(self) -> EngineInfo: ...
+class Builder(Protocol):
+    """Makes and keeps images. Methods raise EngineError if it cannot be reached, fails or times out."""
 
     def image_id(self, reference: str) -> str | None:
         """Return the id of a local image, or None; an unchanged image skips the build."""
@@ -140,6 +138,18 @@ class Engine(Protocol):
 
         An interrupted build leaves neither tag nor container.
         """
+
+    def import_image(self, rootfs_tar: str, *, tag: str, changes: tuple[str, ...]) -> str:
+        """Import a tar file of a root file system as an image of one layer and return its id."""
+
+    def remove_image(self, reference: str) -> None:
+        """Remove a tag or image if it exists."""
+
+
+class Containers(Protocol):
+    """Runs containers of images that it has. Methods raise EngineError like those of `Builder`."""
+
+    def info(self) -> EngineInfo: ...
 
     def create(self, spec: ContainerSpec) -> str:
         """Create the container and return its id, or the id of the existing one."""
@@ -168,10 +178,8 @@ class Engine(Protocol):
     def remove(self, container: str) -> None:
         """Kill and remove the container if it exists."""
 
-    def remove_image(self, reference: str) -> None:
-        """Remove a tag or image if it exists."""
 
-    def import_image(self, rootfs_tar: str, *, tag: str, changes: tuple[str, ...]) -> str:
-        """Import a tar file of a root file system as an image of one layer and return its id."""
+class Engine(Builder, Containers, Protocol):
+    """A container engine, which is both."""
 
     def close(self) -> None: ...

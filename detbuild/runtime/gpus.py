@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.engine.protocol import ContainerState, Engine, EngineInfo
+    from detbuild.engine.protocol import Containers, ContainerState, EngineInfo
 
 _POLLS: Final = 10  # of containers with the same GPUs
 _BETWEEN_POLLS: Final = 0.2  # seconds
@@ -121,7 +121,7 @@ def rivals(
     return [other for other in others if not held([other]).isdisjoint(gpus)]
 
 
-def won(engine: Engine, container: str, gpus: Collection[str], wait: Callable[[float], None]) -> bool:
+def won(engine: Containers, container: str, gpus: Collection[str], wait: Callable[[float], None]) -> bool:
     """Whether a new container has its GPUs exclusively and may be started.
 
     If two containers were created at once, at least one sees the other here and gives way. The one with the

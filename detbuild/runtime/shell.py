@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.engine.protocol import Engine, EngineInfo
+    from detbuild.engine.protocol import Containers, Engine, EngineInfo
     from detbuild.runtime.slot_queue import Limits
     from detbuild.store.experiment_dir import ExperimentFolder
 
@@ -80,7 +80,7 @@ def create_shell(
     return container
 
 
-def _free_gpus(engine: Engine, info: EngineInfo, slots: int, limits: Limits) -> tuple[str, ...]:
+def _free_gpus(engine: Containers, info: EngineInfo, slots: int, limits: Limits) -> tuple[str, ...]:
     """Return free GPUs; a shell does not wait in the queue."""
     inventory = take_inventory("gpu", engine, info, nvidia_smi, limits)
     requested = f"{slots} GPU{'s' if slots > 1 else ''} requested"

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from detbuild.engine.protocol import ContainerState, Engine, EngineInfo
+    from detbuild.engine.protocol import Containers, ContainerState, EngineInfo
     from detbuild.runtime.protocol import Demand
     from detbuild.runtime.slot_requests import Kind
 
@@ -468,7 +468,7 @@ def cpu_slots(info: EngineInfo, cpu_trials: int | None) -> int:
 
 
 def take_inventory(
-    kind: Kind, engine: Engine, info: EngineInfo, nvidia_smi: Callable[[], str], limits: Limits
+    kind: Kind, engine: Containers, info: EngineInfo, nvidia_smi: Callable[[], str], limits: Limits
 ) -> Inventory:
     """Build the inventory from the engine's containers.
 

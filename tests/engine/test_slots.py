@@ -57,8 +57,8 @@ def submit(engine, homes, tmp_path):
     """Start an experiment of a home with `slots` GPUs, in an image that needs none."""
     host = this_host({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
     order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
-    submission = experiment.prepare(order, host, homes[0], ignore, engine=engine)
-    image = experiment.build_image(submission, host, homes[0], ignore, engine=engine)
+    submission = experiment.prepare(order, host, homes[0], ignore, builder=engine)
+    image = experiment.build_image(submission, host, homes[0], ignore, builder=engine)
 
     def submit(home: Home, slots: int = 1, **changes: object) -> ExperimentFolder:
         mapping = {**CONFIG, "resources": {"slots_per_trial": slots}, **changes}

@@ -42,7 +42,7 @@ def submit(tmp_path: Path, home_directory: Path, engine: DockerEngine) -> Iterat
     def make(context: Path = MODEL, **changes: object) -> Trial:
         config = config_from_mapping({**CONFIG, **changes})
         order = SubmitRequest(config=config, text="", context_dir=context)
-        submission = experiment.prepare(order, host, home, list[Event]().append, engine=engine)
+        submission = experiment.prepare(order, host, home, list[Event]().append, builder=engine)
         number = experiment.submit(submission, host, home, list[Event]().append, engine=engine)
         made.append(Trial(home, home.experiment(number), engine))
         return made[-1]

@@ -138,8 +138,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Dockerd, s
     host, home = this_host({"HOME": str(place)}), Home.open(place / "home")
     order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
     ignored: list[Event] = []
-    submission = experiment.prepare(order, host, home, ignored.append, engine=first)
-    experiment.build_image(submission, host, home, ignored.append, engine=first)
+    submission = experiment.prepare(order, host, home, ignored.append, builder=first)
+    experiment.build_image(submission, host, home, ignored.append, builder=first)
     first.close()
     saved = subprocess.run(["docker", "save", submission.plan.tag], check=True, capture_output=True).stdout
     subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], check=True)
@@ -324,7 +324,7 @@ def test_a_local_base_is_asked_for_at_no_registry_with_the_containerd_store(
     order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
     ignored: list[Event] = []
     first, dockerd = DockerEngine(), Dockerd(tmp_path)
-    base = experiment.prepare(order, host, home, ignored.append, engine=first).plan.base_image
+    base = experiment.prepare(order, host, home, ignored.append, builder=first).plan.base_image
     first.close()
     saved = subprocess.run(["docker", "save", base], check=True, capture_output=True).stdout
     with registry() as (port, asked):
@@ -334,8 +334,8 @@ def test_a_local_base_is_asked_for_at_no_registry_with_the_containerd_store(
         try:
             dockerd.docker("load", input=saved)
             dockerd.docker("tag", base, "localhost:1/detbuild-build:1000-killed")
-            submission = experiment.prepare(order, host, home, ignored.append, engine=engine)
-            experiment.build_image(submission, host, home, ignored.append, engine=engine)
+            submission = experiment.prepare(order, host, home, ignored.append, builder=engine)
+            experiment.build_image(submission, host, home, ignored.append, builder=engine)
             assert asked == []
             assert b"localhost:1" not in dockerd.docker("images").stdout
             steps_ = [event.name for event in ignored if isinstance(event, BuildStep)]

@@ -232,8 +232,8 @@ def build(home: Home, context: Path) -> None:
     host = this_host({"PATH": os.environ["PATH"], "HOME": str(home.path)})
     order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=context)
     engine, ignored = DockerEngine(), list[Event]()
-    submission = experiment.prepare(order, host, home, ignored.append, engine=engine)
-    experiment.build_image(submission, host, home, ignored.append, engine=engine)
+    submission = experiment.prepare(order, host, home, ignored.append, builder=engine)
+    experiment.build_image(submission, host, home, ignored.append, builder=engine)
     engine.close()
 
 

@@ -353,7 +353,7 @@ def test_an_engine_that_cannot_be_reached_creates_nothing(tmp_path: Path) -> Non
     order = SubmitRequest(config=config_from_mapping(CONFIG), text="", context_dir=MODEL)
     with pytest.raises(EngineError, match="cannot reach Docker Engine"):
         experiment.prepare(
-            order, host, home, list[Event]().append, engine=DockerEngine(f"unix://{tmp_path}/none.sock")
+            order, host, home, list[Event]().append, builder=DockerEngine(f"unix://{tmp_path}/none.sock")
         )
     assert home.ids() == ()
     gc.collect()  # docker-py leaves the socket to it that it could not connect

@@ -67,7 +67,7 @@ def no_controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def engine_with_base(order_: SubmitRequest, host: Host, home: Home) -> FakeEngine:
     engine = FakeEngine()
-    plan = experiment.prepare(order_, host, home, list[Event]().append, engine=None).plan
+    plan = experiment.prepare(order_, host, home, list[Event]().append, builder=None).plan
     engine.add_image(plan.base_image)
     return engine
 
@@ -78,7 +78,7 @@ def test_a_submission_builds_once_then_starts(tmp_path: Path, home: Home, host: 
     engine = engine_with_base(wanted, host, home)
     events: list[Event] = []
     for _ in range(2):
-        submission = experiment.prepare(wanted, host, home, events.append, engine=engine)
+        submission = experiment.prepare(wanted, host, home, events.append, builder=engine)
         experiment.submit(submission, host, home, events.append, engine=engine)
     assert [event.built for event in events if isinstance(event, ImageReady)] == [True, False]
     assert [event.experiment_id for event in events if isinstance(event, ExperimentCreated)] == [1, 2]
@@ -97,14 +97,14 @@ def test_credentials_of_a_config_are_for_its_own_image(
     environment = f", environment: {{{image}registry_auth: {{username: me}}}}}}"
     wanted = order(tmp_path, "", config=SCRIPT[:-1] + environment)
     engine = FakeEngine()
-    base = experiment.prepare(wanted, host, home, list[Event]().append, engine=None).plan.base_image
+    base = experiment.prepare(wanted, host, home, list[Event]().append, builder=None).plan.base_image
     engine.registry[base] = FakeImage("sha256:1", {})
-    experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    experiment.prepare(wanted, host, home, list[Event]().append, builder=engine)
     assert engine.credentials == sent
 
 
 def test_a_dry_run_plans_what_a_real_one_sends(tmp_path: Path, home: Home, host: Host) -> None:
-    submission = experiment.prepare(order(tmp_path, ""), host, home, list[Event]().append, engine=None)
+    submission = experiment.prepare(order(tmp_path, ""), host, home, list[Event]().append, builder=None)
     info, spec = experiment.planned_run(submission, host)
     assert (info.entrypoint, spec.user, spec.gpus) == (("python3", "train.py"), host.user, ())
     assert home.ids() == ()
@@ -114,7 +114,7 @@ def test_a_host_without_gpus_is_said_before_anything_is_built(tmp_path: Path, ho
     wanted = order(tmp_path, "", config=SCRIPT.replace("slots_per_trial: 0", "slots_per_trial: 2"))
     engine = engine_with_base(wanted, host, home)
     engine.engine_info = gpus("0")
-    submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    submission = experiment.prepare(wanted, host, home, list[Event]().append, builder=engine)
     with pytest.raises(EngineError, match="requests 2 GPUs, but this host has only 1"):
         experiment.submit(submission, host, home, list[Event]().append, engine=engine)
     assert (engine.built, home.ids()) == ([], ())
@@ -125,7 +125,7 @@ def test_gpus_that_a_home_may_not_use_are_none(tmp_path: Path, home: Home, host:
     wanted = replace(wanted, host_config=HostConfig(gpus=("1",)))
     engine = engine_with_base(wanted, host, home)
     engine.engine_info = gpus("0", "1")
-    submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    submission = experiment.prepare(wanted, host, home, list[Event]().append, builder=engine)
     with pytest.raises(EngineError, match="detbuild may use 1 of the 2 on this host"):
         experiment.submit(submission, host, home, list[Event]().append, engine=engine)
     assert (engine.built, home.ids()) == ([], ())
@@ -137,7 +137,7 @@ def test_a_directory_to_mount_that_is_not_there_is_said_before_anything_is_built
     mounts = ", bind_mounts: [{host_path: /no/such/place, container_path: /data}]}"
     wanted = order(tmp_path, "", config=SCRIPT[:-1] + mounts)
     engine = engine_with_base(wanted, host, home)
-    submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    submission = experiment.prepare(wanted, host, home, list[Event]().append, builder=engine)
     with pytest.raises(ConfigError, match=r"bind_mounts\[0\].host_path: /no/such/place does not exist"):
         experiment.submit(submission, host, home, list[Event]().append, engine=engine)
     assert home.ids() == ()
@@ -166,7 +166,7 @@ def test_a_link_into_the_host_or_the_engine_is_not_mounted(
         wanted = order(tmp_path, "", config=f"{SCRIPT[:-1]}, {field.format(place)}}}")
         engine = engine_with_base(wanted, host, home)
         engine.engine_info = replace(INFO, data_root=str(root))
-        submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+        submission = experiment.prepare(wanted, host, home, list[Event]().append, builder=engine)
         with pytest.raises(ConfigError, match="is a system directory of the host"):
             experiment.submit(submission, host, home, list[Event]().append, engine=engine)
     assert home.ids() == ()
@@ -176,7 +176,7 @@ def test_a_link_into_the_host_or_the_engine_is_not_mounted(
 def test_an_experiment_knows_its_engine(tmp_path: Path, home: Home, host: Host) -> None:
     wanted = order(tmp_path, "")
     engine = engine_with_base(wanted, host, home)
-    submission = experiment.prepare(wanted, host, home, list[Event]().append, engine=engine)
+    submission = experiment.prepare(wanted, host, home, list[Event]().append, builder=engine)
     for environ, at in (({}, "memory"), ({"DOCKER_HOST": "tcp://there:2376"}, "tcp://there:2376")):
         from_host = replace(host, environ={**host.environ, **environ})
         number = experiment.submit(submission, from_host, home, list[Event]().append, engine=engine)
@@ -188,7 +188,7 @@ def test_a_package_that_hides_the_harness_is_refused(tmp_path: Path, home: Home,
     wanted = order(tmp_path, "")
     (wanted.context_dir / "determined.py").touch()
     with pytest.raises(ContextError, match=r"determined\.py in the context hides the harness"):
-        experiment.prepare(wanted, host, home, list[Event]().append, engine=None)
+        experiment.prepare(wanted, host, home, list[Event]().append, builder=None)
 
 
 @pytest.mark.usefixtures("no_controller")
@@ -199,7 +199,7 @@ def test_what_looks_like_a_slip_is_warned_about(tmp_path: Path, home: Home, host
     engine = engine_with_base(wanted, host, home)
     there = replace(host, environ={"HTTPS_PROXY": "http://localhost:3128", "PIP_CONFIG_FILE": "/dev/null"})
     events: list[Event] = []
-    submission = experiment.prepare(wanted, there, home, events.append, engine=engine)
+    submission = experiment.prepare(wanted, there, home, events.append, builder=engine)
     experiment.submit(submission, there, home, events.append, engine=engine)
     warnings = [event.message for event in events if isinstance(event, Warned)]
     assert [text.split()[0] for text in warnings] == ["pipe", "torch", "HTTPS_PROXY", "pip's"]
@@ -212,7 +212,7 @@ def test_in_test_mode_only_what_the_user_wrote_is_warned_about(
     for field in ("{}", "{enabled: true}"):
         config = f"{SCRIPT[:-1]}, profiling: {field}}}"
         wanted = replace(order(tmp_path, "", config=config), test_mode=True)
-        experiment.prepare(wanted, host, home, events.append, engine=None)
+        experiment.prepare(wanted, host, home, events.append, builder=None)
     (warning,) = [event for event in events if isinstance(event, Warned)]
     assert warning.message == "accepted, but not implemented yet: profiling"
 
@@ -269,7 +269,7 @@ def test_a_container_is_told_to_start_from_a_checkpoint_that_it_can_reach(
     uuid = saved(tmp_path, home, host)
     again = order(tmp_path, SAVES, config=from_checkpoint(uuid))
     engine = engine_with_base(again, host, home)
-    submission = experiment.prepare(again, host, home, list[Event]().append, engine=engine)
+    submission = experiment.prepare(again, host, home, list[Event]().append, builder=engine)
     number = experiment.submit(submission, host, home, list[Event]().append, engine=engine)
     info = RunInfo.load(home.experiment(number).run(1, 0).path)
     assert (info.checkpoints, info.warm_start) == ((uuid,), True)
@@ -457,7 +457,7 @@ def test_a_search_that_cannot_begin_is_refused_at_submission(
         if local:
             experiment.run_local(wanted, host, home, ignore)
         else:
-            submission = experiment.prepare(wanted, host, home, ignore, engine=engine)
+            submission = experiment.prepare(wanted, host, home, ignore, builder=engine)
             experiment.submit(submission, host, home, ignore, engine=engine)
 
     with pytest.raises(SearchError, match="no such file of points"):
