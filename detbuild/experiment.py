@@ -35,12 +35,11 @@ from detbuild.image.requirements import in_context, read_requirements
 from detbuild.image.resolve import Target, choose_base, resolve
 from detbuild.image.table import load_table
 from detbuild.resources import harness_dir, images_dir, templates_dir
-from detbuild.runtime.docker import DockerRuntime, container_paths, container_spec, nvidia_driver
+from detbuild.runtime.docker import container_paths, container_spec, nvidia_driver
 from detbuild.runtime.gpus import check_mounts, nowhere
 from detbuild.runtime.limits import grant_warnings, local_warnings
 from detbuild.runtime.plan import RunOwner, RunRequest, plan_run, variables
-from detbuild.runtime.slot_queue import Limits, SlotQueue
-from detbuild.runtime.slot_requests import lock_directory
+from detbuild.runtime.registry import runtime_for, runtime_of
 from detbuild.search.custom import CustomSearch
 from detbuild.search.method import Began, Create, Train
 from detbuild.search.registry import search_method
@@ -337,8 +336,7 @@ def submit(
     """
     config, info = submission.config, engine.info()
     request = submission.request
-    limits = Limits(gpus=request.host_config.gpus)
-    runtime = DockerRuntime(engine, None, SlotQueue(lock_directory()), limits=lambda: limits, info=info)
+    runtime = runtime_for(request.host_config, engine, info)
     for warning in runtime.check(config, request.place):
         emit(warning)
     _check_search(config, request.context_dir)
@@ -359,6 +357,7 @@ def submit(
             engine_at=host.environ.get("DOCKER_HOST") or info.name,
             engine_memory=info.memory,
             engine_cpus=info.cpus,
+            runtime=request.host_config.runtime,
         )
         files = _files(submission.request, config)
         if paused:
@@ -366,7 +365,7 @@ def submit(
         folder.write(header, {**files, "Dockerfile": submission.plan.dockerfile.encode()})
         emit(ExperimentCreated(folder.id, str(folder.path)))
         try:
-            first_steps(folder, DockerRuntime.of(folder, engine, info, max_workers=1))
+            first_steps(folder, runtime_of(folder, engine, info, max_workers=1))
         finally:
             start_detached(folder, held)
     return folder.id

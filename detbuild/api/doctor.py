@@ -210,7 +210,7 @@ def peer(_around: CheckContext) -> Verdict:
 
 
 def plugins(_around: CheckContext) -> Verdict:
-    """Check the searchers and storages that installed packages add."""
+    """Check the searchers, storages and runtimes that installed packages add."""
     from detbuild.config.schema import plugins as installed
 
     found = installed()

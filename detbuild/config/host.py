@@ -5,10 +5,10 @@ Its fields are those of Determined's `master.yaml`, so such a file works as it i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
 from detbuild.config.environment import (
     BindMount,
@@ -27,18 +27,20 @@ from detbuild.config.environment import (
 from detbuild.config.experiment import Pbs, Slurm
 from detbuild.config.explain import explain
 from detbuild.config.secrets import SECRET, VARIABLES
-from detbuild.config.section import ListOf, Positive, Section, TextPattern
+from detbuild.config.section import ListOf, OpenUnion, Positive, Section, TextPattern, wrong
 from detbuild.config.sources import Layer, Origin, located_errors, mapping_layer
 from detbuild.config.storage import Storage
 from detbuild.config.yaml import Node, Position, read_text, read_value
 from detbuild.events import Warned
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from detbuild.config.yaml import Problem
 
 HOST_CONFIG: Final = "config.yaml"
+DOCKER: Final = "docker"  # the runtime without a section of its own
 _LONGEST_HOOK: Final = 100_000  # characters; Linux limits an argument to 128 KiB
 
 
@@ -85,6 +87,23 @@ class TaskContainerDefaults(Section):
     work_dir: JsonValue = None
 
 
+class RuntimeConfig(Section):
+    """The fields of all runtimes; each adds `kind`, a literal with a default, and its own."""
+
+    if TYPE_CHECKING:
+        kind: str
+
+
+class DockerConfig(RuntimeConfig):
+    kind: Literal["docker"] = "docker"
+    """The Docker Engine that builds the images."""
+
+
+RUNTIMES: Final = OpenUnion(
+    RuntimeConfig, "kind", {DOCKER: DockerConfig}, group="detbuild.runtimes", call="open"
+)
+
+
 class HostFile(Section):
     """The fields with effect here; `_MASTER_FIELDS` are accepted too."""
 
@@ -92,6 +111,16 @@ class HostFile(Section):
     checkpoint_storage: JsonValue = None  # checked by `_Stored`: an experiment's config may complete it
     cpu_trials: Positive | None = None
     gpus: ListOf[_GpuName] | None = None
+    runtime: str = DOCKER
+    runtimes: Annotated[dict[str, Annotated[RuntimeConfig, RUNTIMES]], SECRET] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> HostFile:
+        if self.runtime not in {DOCKER, *self.runtimes}:
+            known = ", ".join(sorted({DOCKER, *self.runtimes}))
+            what = f"{self.runtime!r} is not one of runtimes: {known}"
+            raise wrong(what, at=("runtime",), hint="add it to `runtimes`")
+        return self
 
 
 class _Stored(Section):
@@ -107,6 +136,8 @@ class HostConfig:
     network: str = "bridge"
     cpu_trials: int | None = None  # CPU slots: concurrent trials without GPUs
     gpus: tuple[str, ...] | None = None  # the GPUs to use; None: all
+    runtime: str = DOCKER  # of new experiments
+    runtimes: Mapping[str, RuntimeConfig] = field(default_factory=dict, repr=False)  # may have secrets
     ignored_fields: tuple[str, ...] = ()  # fields of the file that have no effect on a single host
 
     def warnings(self) -> tuple[Warned, ...]:
@@ -196,6 +227,8 @@ def host_config(home: Path) -> HostConfig:
         network=defaults.network_mode,
         cpu_trials=file.cpu_trials,
         gpus=file.gpus,
+        runtime=file.runtime,
+        runtimes=file.runtimes,
         ignored_fields=_ignored_fields(layer),
     )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic.json_schema import GenerateJsonSchema
 
 from detbuild.config.experiment import ExperimentConfig
+from detbuild.config.host import RUNTIMES
 from detbuild.config.hyperparameters import grid_point
 from detbuild.config.section import (
     PLUGIN,
@@ -106,8 +107,9 @@ def _of_packages(group: object) -> Iterator[type[Section]]:
 
 
 def plugins() -> tuple[Plugin, ...]:
-    """Load the searchers and storages of all installed packages; those that cannot be used have an error."""
-    return tuple(plugin for union in OpenUnion.by_group.values() for plugin in union.plugins.all())
+    """Load the searchers, storages and runtimes of all packages; those that cannot be used have an error."""
+    unions = {**OpenUnion.by_group, RUNTIMES.plugins.name: RUNTIMES}
+    return tuple(plugin for union in unions.values() for plugin in union.plugins.all())
 
 
 def _fill(clause: Clause, section: type[Section]) -> None:

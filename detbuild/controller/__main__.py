@@ -16,7 +16,7 @@ from detbuild.controller.requests import needs_controller
 from detbuild.credentials import masked_urls
 from detbuild.engine.docker import DockerEngine
 from detbuild.errors import DetbuildError
-from detbuild.runtime.docker import DockerRuntime
+from detbuild.runtime.registry import runtime_of
 from detbuild.store.experiment_dir import ExperimentFolder
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 def drive(folder: ExperimentFolder, engine: Engine) -> None:
     """Run the experiment until no work is left; the caller holds its lease."""
-    controller_of(folder, DockerRuntime.of(folder, engine)).run()
+    controller_of(folder, runtime_of(folder, engine)).run()
     while needs_controller(folder):  # race: a request came after the last poll
-        controller_of(folder, DockerRuntime.of(folder, engine)).run()
+        controller_of(folder, runtime_of(folder, engine)).run()
 
 
 def main(argv: list[str]) -> int:

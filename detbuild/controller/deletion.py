@@ -20,7 +20,7 @@ from detbuild.checkpoint.retention import sources
 from detbuild.controller.checkpoints import remove_all
 from detbuild.controller.lease import lease, lease_at_the_end
 from detbuild.errors import ConfigError, DetbuildError, EngineError, LeaseError
-from detbuild.runtime.docker import DockerRuntime
+from detbuild.runtime.registry import runtime_of
 from detbuild.store.files import alone, file_errors, sweep_temporaries, sync_directory
 from detbuild.store.home import hidden_name, mark_deleting, unfinished_deletions
 from detbuild.store.registry import registered
@@ -125,7 +125,7 @@ def _remove_containers(
     try:
         engine = connect()
         _refuse_other_engine(folder, engine)
-        DockerRuntime.of(folder, engine).remove(home.id, folder.id)
+        runtime_of(folder, engine).remove(home.id, folder.id)
     except EngineError:
         if not force:
             raise

@@ -68,6 +68,7 @@ class Header:
     startup_hook: str = ""  # script of the host that runs in the container before the entrypoint
     engine_memory: int = 0  # memory of the engine's host at submission, bytes; 0 if unknown
     engine_cpus: int = 0
+    runtime: str = "docker"  # its name in the home's config.yaml
 
 
 def changed_at(file: Path) -> int:

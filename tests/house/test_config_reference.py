@@ -36,7 +36,7 @@ from detbuild.config.experiment import (
     Webhooks,
 )
 from detbuild.config.explain import _sections
-from detbuild.config.host import _MASTER_FIELDS, HostFile, TaskContainerDefaults
+from detbuild.config.host import _MASTER_FIELDS, DockerConfig, HostFile, RuntimeConfig, TaskContainerDefaults
 from detbuild.config.section import Length, Section
 
 PAGE = (Path(__file__).parents[2] / "docs" / "config.md").read_text(encoding="utf-8")
@@ -119,7 +119,8 @@ def test_the_page_has_no_other_sections_and_no_section_of_the_parser_is_left_out
     assert set(documented()) == {heading for heading, _ in expected()}
     told = {*PLAIN.values(), *(model for _, _, members in KINDS.values() for model in members.values())}
     told |= {storage.ExperimentDirectory}  # what a storage without `type` is; it has the common fields alone
-    told |= {searcher.SearcherConfig, storage.StorageConfig}  # the common fields
+    told |= {searcher.SearcherConfig, storage.StorageConfig, RuntimeConfig}  # the common fields
+    told |= {DockerConfig}  # has no others
     assert [model for model in reached(ExperimentConfig, HostFile) if model not in told] == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.plugins import EXAMPLES, install_examples
 
 Environ = dict[str, str]
-KINDS = ("framework", "searcher", "storage")
+KINDS = ("framework", "searcher", "storage")  # a runtime needs an engine: tests/engine/test_runtime_plugin.py
 SCRIPT = """
 import determined as det
 
@@ -61,7 +61,7 @@ def test_an_example_keeps_its_contract(environ: Environ, kind: str) -> None:
 
 def test_every_example_is_listed_by_the_doctor(environ: Environ) -> None:
     code = "from detbuild.config.schema import plugins; print(sorted((p.name, p.problem) for p in plugins()))"
-    assert run(environ, "-c", code).strip() == "[('folder', ''), ('median', '')]"
+    assert run(environ, "-c", code).strip() == "[('cli', ''), ('folder', ''), ('median', '')]"
 
 
 def test_a_searcher_of_a_package_runs_by_its_name(environ: Environ, tmp_path: Path) -> None:

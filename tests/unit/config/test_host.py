@@ -169,6 +169,21 @@ def test_a_default_of_storage_may_be_completed_by_the_experiment(tmp_path: Path)
                 "2:13: cpu_trials: must be a whole number, not 'x'",
             ],
         ),
+        ("runtime: lab\n", ["1:10: runtime: 'lab' is not one of runtimes: docker; add it to `runtimes`"]),
+        (
+            "runtime: lab\nruntimes: {lab: {kind: slurm}}\n",
+            [
+                (
+                    "2:24: runtimes.lab.kind: unknown kind 'slurm'; "
+                    "one of docker; packages add others (`detbuild.runtimes`)"
+                )
+            ],
+        ),
+        (
+            "runtimes: {lab: {kind: docker, port: 1}}\n",
+            ["1:32: runtimes.lab.port: unknown field of `runtimes.lab`; known fields: kind"],
+        ),
+        ("runtimes: [lab]\n", ["1:11: runtimes: must be a map, not a list; remove the `- ` before its keys"]),
         ("- 1\n", [" must be a map of fields, not a list"]),
     ],
 )
