@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detbuild.checkpoint.owners import note_present
-from detbuild.checkpoint.source import sources_of, stage_source_checkpoint
-from detbuild.checkpoint.worker import check_writable
 from detbuild.config.host import NO_HOST_CONFIG, HostConfig
 from detbuild.config.rewrite import completed, warnings_for
 from detbuild.config.rewrite import test_mode as for_test
@@ -51,6 +49,7 @@ from determined._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from detbuild.checkpoint.find import Found
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.config.yaml import KeyPath
     from detbuild.context.snapshot import ContextSnapshot
@@ -341,14 +340,13 @@ def submit(
         emit(warning)
     _check_search(config, request.context_dir)
     home.require_locks()
-    source = sources_of(config, home)
-    check_writable(config)
+    source = _checkpoints_for(config, home)
     image = build_image(submission, host, home, emit, builder=engine)
     folder = home.new_experiment()
     # The lease is taken before the experiment exists and passed to its controller, so it is never free.
     with lease(folder.lock_file) as held:
         note_present(config, folder)
-        config = stage_source_checkpoint(source, config, folder)
+        config = _staged(source, config, folder)
         header = replace(
             _header(submission.request, config, host, number=folder.id),
             image=image,
@@ -418,13 +416,12 @@ def _local_experiment(
     for warning in local_warnings(config):
         emit(warning)
     _check_search(config, request.context_dir)
-    source = sources_of(config, home)
-    check_writable(config)
+    source = _checkpoints_for(config, home)
     folder = home.new_experiment()
     # Lease first: `detbuild resume` ends local experiments whose lease is free.
     with lease(folder.lock_file) as descriptor:
         note_present(config, folder)
-        config = stage_source_checkpoint(source, config, folder)
+        config = _staged(source, config, folder)
         header = replace(
             _header(request, config, host, number=folder.id), local=True, local_hooks=request.local_hooks
         )
@@ -461,6 +458,37 @@ def _first_trial(config: ExperimentConfig, context_dir: Path) -> tuple[Create, T
     create = next(action for action in actions if isinstance(action, Create))
     trains = (a for a in actions if isinstance(a, Train) and a.trial_id == create.trial_id)
     return create, next(trains)
+
+
+def _checkpoints_for(config: ExperimentConfig, home: Home) -> tuple[Found | Path, ...]:
+    """Check that checkpoints can be written; return the candidates to start from, best first.
+
+    Most experiments start from nothing and keep checkpoints on this host: they load no code for it.
+
+    Raises:
+        ConfigError: The checkpoint to start from does not exist, or a library for the bucket is missing.
+        EngineError: The bucket cannot be written.
+    """
+    source: tuple[Found | Path, ...] = ()
+    if (config.searcher.source_trial_id, config.searcher.source_checkpoint_uuid) != (None, None):
+        from detbuild.checkpoint.source import sources_of
+
+        source = sources_of(config, home)
+    if config.checkpoint_storage.bucket_url:
+        from detbuild.checkpoint.worker import check_writable
+
+        check_writable(config)
+    return source
+
+
+def _staged(
+    source: tuple[Found | Path, ...], config: ExperimentConfig, folder: ExperimentFolder
+) -> ExperimentConfig:
+    if not source:
+        return config
+    from detbuild.checkpoint.source import stage_source_checkpoint
+
+    return stage_source_checkpoint(source, config, folder)
 
 
 def _target(config: ExperimentConfig, host: Host) -> Target:

@@ -36,11 +36,11 @@ class CheckedConfig:
 
 def layers(connection: Connection, templates: Sequence[str], *, host: bool = True) -> tuple[Layer, ...]:
     """Return what is below a config: the templates and, for containers, the defaults of the host."""
-    from detbuild.config.host import host_config
-    from detbuild.config.sources import template_layers
+    from detbuild.config import host as host_configs
+    from detbuild.config import sources
 
-    defaults = host_config(connection.path).layers if host else ()
-    return (*template_layers(connection.path, templates), *defaults)
+    defaults = host_configs.host_config(connection.path).layers if host else ()
+    return (*sources.template_layers(connection.path, templates), *defaults)
 
 
 def read_file(
@@ -62,14 +62,12 @@ def read_file(
     with heartbeat(connection.emit, lambda: f"reading {config}"):
         document = read_document(text, str(config))
         # These load the models of all sections, which an error of syntax is reported without.
-        from detbuild.config import parse
-        from detbuild.config.host import host_config
-        from detbuild.config.sources import template_layers
+        from detbuild.config import host, parse, sources
 
-        host = _of_local_run(connection.path) if local else host_config(connection.path)
-        below = (*template_layers(connection.path, templates), *host.layers)
+        of_host = _of_local_run(connection.path) if local else host.host_config(connection.path)
+        below = (*sources.template_layers(connection.path, templates), *of_host.layers)
         traced = parse.trace_document(document, source=str(config), overrides=overrides, below=below)
-    return traced, text, host
+    return traced, text, of_host
 
 
 def _of_local_run(home: Path) -> HostConfig:
@@ -96,10 +94,9 @@ def check(
         ConfigErrors: It is not valid; all errors at once.
     """
     traced, _, host = read_file(connection, config, overrides=overrides, templates=templates)
-    from detbuild.config import parse
-    from detbuild.config.rewrite import warnings_for
+    from detbuild.config import parse, rewrite
 
-    for warning in (*warnings_for(traced.config), *host.warnings()):
+    for warning in (*rewrite.warnings_for(traced.config), *host.warnings()):
         connection.emit(warning)
     shown = traced.config.resolved() if show_secrets else traced.config.masked()
     sources = {dotted(value.path): value.source for value in parse.values(traced, shown)}

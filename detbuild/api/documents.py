@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from detbuild.store.annotations import read_attributes
 from detbuild.store.cache import Summary, summarize
 from detbuild.store.home import is_deleting
-from detbuild.store.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,11 +49,14 @@ class Listed:
 def listed(summary: Summary, folder: ExperimentFolder, changed: Attributes | None = None) -> Listed:
     """Apply what was `changed` since the submission to a summary; it is read from disk if not given."""
     changed = changed or read_attributes(folder.path)
+    if is_deleting(folder):
+        from detbuild.store.state import State
+
+        summary = replace(summary, state=State.DELETING)
     summary = replace(
         summary,
         name=changed.name or summary.name,
         labels=summary.labels if changed.labels is None else changed.labels,
-        state=State.DELETING if is_deleting(folder) else summary.state,
     )
     return Listed(summary, str(folder.path), changed.archived)
 

@@ -99,8 +99,6 @@ def stage_source_checkpoint(
         EngineError: All candidates are damaged, or the copy failed.
         ConfigError: The experiment's checkpoints are not on this host.
     """
-    if not sources:
-        return config
     storage = checkpoint_storage(config, folder).on_host
     if storage is None:
         raise ConfigError(

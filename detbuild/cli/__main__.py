@@ -37,8 +37,10 @@ def det() -> None:
 
 
 def _exit(group: click.Group, name: str) -> None:
+    client = _client()  # with the caller's environment, which the next line leaves out
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # a config is the same in all environments
     with guarded():
-        code = run(group, name, sys.argv[1:], _client())
+        code = run(group, name, sys.argv[1:], client)
     gc.freeze()  # Python collects once more at exit; the modules and classes that are left need no check
     sys.exit(code)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import io
 import re
-import shutil
 import sys
 import unicodedata
 from contextlib import contextmanager
@@ -165,7 +164,11 @@ def cut(text: str, room: int) -> str:
 
 def terminal_width() -> int | None:
     """Return the columns of the terminal; None if stdout is not one and nothing may be cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def echo(line: str, is_progress: bool) -> None:  # noqa: FBT001  (as EventLines calls it)

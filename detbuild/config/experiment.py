@@ -69,13 +69,12 @@ _OBJECT: Final = rf"{_NAME}(?:\.{_NAME})*"
 _DIRECTORY: Final = rf"(?:[A-Za-z0-9_-]|{_BEYOND})+"  # may hold dashes
 _MODULE: Final = rf"{_DIRECTORY}(?:\.{_DIRECTORY})*"
 # An empty module means the context directory itself.
-_TRIAL: Final = re.compile(rf"(?![^:]*\.py:)(?P<module>(?:{_MODULE})?):(?P<object>{_OBJECT})")
-_SPACED: Final = re.compile(
-    rf"(?P<module>(?:[A-Za-z0-9_.-]|{_BEYOND})*)[ \t\r\n]*:[ \t\r\n]*(?P<object>{_OBJECT})"
-)
-_ONE_WORD: Final = re.compile(r"""(?P<module>[^ \t\r\n:=$'"]*):(?P<object>[^ \t\r\n=$'"]*)""")
-_SCRIPT: Final = re.compile(rf"(?:[A-Za-z0-9_.-]|{_BEYOND})+\.py")
-_DOTTED_CLASS: Final = re.compile(rf"(?P<module>{_MODULE})\.(?P<object>[A-Z](?:[A-Za-z0-9_]|{_BEYOND})*)")
+# Compiled when they are first used: most entrypoints match the first one, or are lists.
+_TRIAL: Final = rf"(?![^:]*\.py:)(?P<module>(?:{_MODULE})?):(?P<object>{_OBJECT})"
+_SPACED: Final = rf"(?P<module>(?:[A-Za-z0-9_.-]|{_BEYOND})*)[ \t\r\n]*:[ \t\r\n]*(?P<object>{_OBJECT})"
+_ONE_WORD: Final = r"""(?P<module>[^ \t\r\n:=$'"]*):(?P<object>[^ \t\r\n=$'"]*)"""
+_SCRIPT: Final = rf"(?:[A-Za-z0-9_.-]|{_BEYOND})+\.py"
+_DOTTED_CLASS: Final = rf"(?P<module>{_MODULE})\.(?P<object>[A-Z](?:[A-Za-z0-9_]|{_BEYOND})*)"
 _MISTAKES: Final = (_SCRIPT, _SPACED, _ONE_WORD, _DOTTED_CLASS)
 _EXAMPLE: Final = "write `module:Class`, e.g. `model_def:MyTrial`, or a command"
 _LIST: Final[Clause] = {
@@ -127,7 +126,7 @@ def parse_entrypoint(value: object) -> Entrypoint:
     text = value.strip(_BLANKS)
     if not text:
         raise wrong("is empty", hint=_EXAMPLE)
-    if _TRIAL.fullmatch(text):
+    if re.fullmatch(_TRIAL, text):
         return Entrypoint("trial", text)
     if hint := _misspelling_hint(text):
         raise wrong(f"{text[:40]!r} is not of the form `module:Class`", hint=hint)
@@ -147,15 +146,15 @@ def _argv(items: list[object]) -> Entrypoint:
 
 def _misspelling_hint(text: str) -> str:
     """Return the hint for a misspelt `module:Class`; "" for a command."""
-    match = next(filter(None, (pattern.fullmatch(text) for pattern in _MISTAKES)), None)
+    match = next(filter(None, (re.fullmatch(pattern, text) for pattern in _MISTAKES)), None)
     if match is None:
         return ""
-    if match.re is _SCRIPT:
+    if match.re.pattern == _SCRIPT:
         return f"write `python3 {text}` to run it as a script"
     module = re.sub(r"\.py$", "", match["module"]).strip("./").replace("/", ".")
     name = re.sub(r"\(.*\)$", "", match["object"].strip(":")) or "MyTrial"
     meant = f"{module}:{name}"
-    if not _TRIAL.fullmatch(meant):
+    if not re.fullmatch(_TRIAL, meant):
         meant = "model_def:MyTrial"
     return f"write `{meant}`, or a command as a list"
 
@@ -166,8 +165,8 @@ def _written(entrypoint: Entrypoint) -> str | list[str] | None:
     return entrypoint.value if isinstance(entrypoint.value, str) else list(entrypoint.value)
 
 
-def _among_blanks(*patterns: re.Pattern[str]) -> Clause:
-    inside = "|".join(pattern.pattern for pattern in patterns)
+def _among_blanks(*patterns: str) -> Clause:
+    inside = "|".join(patterns)
     return {"pattern": anchored(rf"[ \t\r\n]*(?:{inside})[ \t\r\n]*")}
 
 

@@ -20,7 +20,6 @@ from detbuild.config.experiment import ExperimentConfig
 from detbuild.config.host import RUNTIMES
 from detbuild.config.hyperparameters import grid_point
 from detbuild.config.section import (
-    PLUGIN,
     Clause,
     OpenUnion,
     Section,
@@ -34,7 +33,7 @@ from detbuild.config.section import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pydantic_core import core_schema
+    from pydantic_core import CoreSchema, core_schema
 
     from determined._contract.plugins import Plugin
 
@@ -92,18 +91,20 @@ class _Generator(GenerateJsonSchema):
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> Clause:
         context = schema["custom_error_context"]
-        choices = {tag: of for tag, of in schema["choices"].items() if tag != PLUGIN}
-        choices |= {tag_of(one): one.__pydantic_core_schema__ for one in _of_packages(context.get("group"))}
+        union = OpenUnion.by_group.get(str(context.get("group")))
+        choices = _members(union) if union else schema["choices"]
         return _chosen(
             str(context["key"]), {str(tag): self.generate_inner(of) for tag, of in choices.items()}
         )
 
 
-def _of_packages(group: object) -> Iterator[type[Section]]:
-    """Load and yield the members that installed packages add to a union."""
-    union = OpenUnion.by_group.get(str(group))
-    found = map(union.find, union.plugins.names()) if union else ()
-    return (section for section in found if section is not None)
+def _members(union: OpenUnion) -> dict[str, CoreSchema]:
+    """Map the tag of each member to its schema; load those of installed packages."""
+    of_packages = filter(None, map(union.find, union.plugins.names()))
+    members = (*union.own, *of_packages)
+    for member in members:
+        member.model_rebuild()
+    return {tag_of(member): member.__pydantic_core_schema__ for member in members}
 
 
 def plugins() -> tuple[Plugin, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Final, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import quote
 
 import yaml
@@ -130,18 +130,20 @@ _CERTAIN: Final = 8  # from this length on, a value is hidden inside words too
 _DEEPEST: Final = 12  # levels of YAML; ends the walk of an alias inside its own anchor
 
 
-@runtime_checkable
-class Union(Protocol):
+class Union:
     """The members of a field whose value names one, also one of an installed package."""
 
     key: str
     base: type[BaseModel]
 
-    def find(self, name: object) -> type[BaseModel] | None: ...
+    def find(self, name: object) -> type[BaseModel] | None:
+        raise NotImplementedError
 
-    def models(self) -> tuple[type[BaseModel], ...]: ...
+    def models(self) -> tuple[type[BaseModel], ...]:
+        raise NotImplementedError
 
-    def loaded(self) -> tuple[object, ...]: ...
+    def loaded(self) -> tuple[object, ...]:
+        raise NotImplementedError
 
 
 @cache

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, SchemaValidator, core_schema
 
-from detbuild.config.secrets import Mark
+from detbuild.config.secrets import Mark, Union
 from detbuild.config.yaml import LARGEST, SMALLEST, show
 from detbuild.credentials import MASK
 from determined._contract.plugins import Plugin, PluginGroup
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Prefix of union members in pydantic's error paths; no key of a config can start with NUL.
 TAG: Final = "\0"
-PLUGIN: Final = f"{TAG}plugin"  # any member of a package
+MEMBER: Final = f"{TAG}member"  # any member of an open union
 Clause: TypeAlias = dict[str, Any]  # pydantic's own type of a schema
 NULL: Final[Clause] = {"type": "null"}
 _T = TypeVar("_T")
@@ -116,7 +116,7 @@ def discriminator(
     )
 
 
-class OpenUnion:
+class OpenUnion(Union):
     """Metadata of a field: a union with members of our own and of installed packages.
 
     A package's entry point names an object, usually a module, with the section of the member as `Config`.
@@ -142,11 +142,12 @@ class OpenUnion:
         call: str,
         otherwise: type[Section] | None = None,
     ) -> None:
-        self.base, self.key, self.built_in, self.otherwise = base, key, built_in, otherwise
+        self.base: type[Section] = base
+        self.key, self.built_in, self.otherwise = key, built_in, otherwise
         self.plugins = PluginGroup(group, built_in, self._check)
         self._call = call
-        self._validators: dict[str, SchemaValidator] = {}
-        self._own = (*((otherwise,) if otherwise else ()), *built_in.values())
+        self._validators: dict[type[Section], SchemaValidator] = {}
+        self.own = (*((otherwise,) if otherwise else ()), *built_in.values())
         OpenUnion.by_group[group] = self
 
     def find(self, name: object) -> type[Section] | None:
@@ -157,7 +158,7 @@ class OpenUnion:
 
     def models(self) -> tuple[type[Section], ...]:
         """Return our own members and those of packages that were loaded."""
-        return (*self._own, *filter(None, map(self._of_package, self.plugins.loaded)))
+        return (*self.own, *filter(None, map(self._of_package, self.plugins.loaded)))
 
     def loaded(self) -> tuple[Plugin, ...]:
         """Return the members of packages that were loaded."""
@@ -185,15 +186,16 @@ class OpenUnion:
         config.model_rebuild()
         return ""
 
-    def __get_pydantic_core_schema__(self, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        of_package = core_schema.no_info_plain_validator_function(
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Build a union whose members get their validators on demand: a config has one of them."""
+        member = core_schema.no_info_plain_validator_function(
             self._validated,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value, info: value.model_dump(mode=info.mode), info_arg=True
             ),
         )
         return core_schema.tagged_union_schema(
-            {**{tag_of(one): handler.generate_schema(one) for one in self._own}, PLUGIN: of_package},
+            {MEMBER: member},
             self._tag,
             custom_error_type="choice",
             custom_error_message="choice",
@@ -205,26 +207,24 @@ class OpenUnion:
         )
 
     def _tag(self, value: object) -> str | None:
-        if isinstance(value, dict):
-            member = self.otherwise if value.get(self.key) is None else self.find(value[self.key])
-        else:
-            member = type(value) if isinstance(value, self.base) else None
-        if member is None:
+        return MEMBER if isinstance(value, self.base) or self._member(value) else None
+
+    def _member(self, value: object) -> type[Section] | None:
+        if not isinstance(value, dict):
             return None
-        return tag_of(member) if member in self._own else PLUGIN
+        return self.otherwise if value.get(self.key) is None else self.find(value[self.key])
 
     def _validated(self, value: object) -> object:
-        """Validate the value of a package's member, with its tag in the paths of errors."""
-        if isinstance(value, self.base):
-            return value
-        assert isinstance(value, dict)
-        section = self.find(value[self.key])
-        assert section is not None
-        tag = tag_of(section)
-        if tag not in self._validators:
+        """Validate the value of a member, with its tag in the paths of errors."""
+        section = self._member(value)
+        if section is None:
+            return value  # of `base`
+        if section not in self._validators:
+            section.model_rebuild()
+            tag = tag_of(section)
             union = core_schema.tagged_union_schema({tag: section.__pydantic_core_schema__}, lambda _: tag)
-            self._validators[tag] = SchemaValidator(union)
-        validated: object = self._validators[tag].validate_python(value)
+            self._validators[section] = SchemaValidator(union)
+        validated: object = self._validators[section].validate_python(value)
         return validated
 
 

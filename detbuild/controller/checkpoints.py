@@ -12,12 +12,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from detbuild.checkpoint import transfer
-from detbuild.checkpoint.bucket import bucket_of
-from detbuild.checkpoint.find import Found, find_checkpoint
 from detbuild.checkpoint.owners import foreign_reason
-from detbuild.checkpoint.retention import Collection, plan_collection, policy_of, sources
 from detbuild.checkpoint.transfer import is_name, raise_if_unremovable
-from detbuild.checkpoint.worker import Job, TransferWorker
 from detbuild.controller.lease import lease_at_the_end
 from detbuild.controller.retry import SystemClock
 from detbuild.controller.state import JournaledState
@@ -27,7 +23,6 @@ from detbuild.store.experiment_dir import checkpoint_storage, config_of, storage
 from detbuild.store.files import sweep_temporaries
 from detbuild.store.home import Home
 from detbuild.store.records import RecordFile
-from detbuild.store.registry import registered
 from detbuild.store.state import fold, load, run_records
 from determined._contract.records import Checkpoint
 from determined._contract.untrusted import UntrustedDir
@@ -37,9 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from detbuild.checkpoint.retention import Policy
-    from detbuild.checkpoint.worker import TransferResult
+    from detbuild.checkpoint.find import Found
+    from detbuild.checkpoint.retention import Collection, Policy
+    from detbuild.checkpoint.worker import Job, TransferResult, TransferWorker
     from detbuild.config.experiment import ExperimentConfig
+    from detbuild.config.storage import StorageConfig
     from detbuild.controller.retry import Clock
     from detbuild.store.experiment_dir import ExperimentFolder
     from detbuild.store.state import StateFold, Stored
@@ -61,6 +58,15 @@ def _origins(state: StateFold) -> set[str]:
     return {uuid for trial_id in state.running for uuid in state.trials[trial_id].source}
 
 
+def _worker_of(storage: StorageConfig) -> TransferWorker | None:
+    """Return what moves files to a bucket and back; None if checkpoints stay on this host."""
+    if not storage.bucket_url:
+        return None
+    from detbuild.checkpoint.worker import TransferWorker
+
+    return TransferWorker(storage)
+
+
 class CheckpointManager:
     """The checkpoints of one experiment; the caller holds its lease.
 
@@ -78,8 +84,7 @@ class CheckpointManager:
         self._tries = tries
         self._config = config
         self._root = checkpoint_storage(config, journaled.folder).on_host
-        bucket = bucket_of(config.checkpoint_storage)
-        self._carrier = TransferWorker(bucket) if bucket else None
+        self._carrier = _worker_of(config.checkpoint_storage)
         self._home = Home.open(journaled.folder.path.parent.parent)
         self._owner = f"{self._home.id}/{journaled.folder.id}"
         self._watcher = _CheckpointWatcher(journaled.folder)
@@ -167,15 +172,18 @@ class CheckpointManager:
         if self.clock.now() < self._again_at and not self.given_up:
             return self.stored.blocked
         try:
-            self.collect(home, policy_of(self._config, self.journaled.folder))
+            self.collect(home)
         except EngineError as error:
             self._failed(f"cannot delete checkpoints: {error}")
             return "" if self.given_up else str(error)
         return ""
 
-    def collect(self, home: Home, policy: Policy) -> tuple[str, ...]:
+    def collect(self, home: Home) -> tuple[str, ...]:
         """Mark what the policy does not keep as deleted, for `step` to remove its files; return the UUIDs."""
-        found = plan_collection(home, self.journaled.folder, policy)
+        from detbuild.checkpoint.retention import plan_collection, policy_of
+
+        folder = self.journaled.folder
+        found = plan_collection(home, folder, policy_of(self._config, folder))
         if self._root is not None:
             self.delete(found.garbage)
         self._collected = True
@@ -239,6 +247,8 @@ class CheckpointManager:
     # in the cloud
 
     def _next(self) -> Job | None:
+        from detbuild.checkpoint.worker import Job
+
         stored, root = self.stored, str(self._root)
         if self._wanted:
             uuids = self._wanted[0]
@@ -438,6 +448,8 @@ def remove_all(folder: ExperimentFolder) -> None:
 
 def policy(home: Home, experiment_id: int) -> Policy:
     """Return the experiment's retention policy."""
+    from detbuild.checkpoint.retention import policy_of
+
     folder = home.experiment(experiment_id)
     return policy_of(config_of(folder), folder)
 
@@ -458,6 +470,8 @@ def collect(
         EngineError: Files cannot be removed; the next call removes them.
         LeaseError: Its controller still finishes its work.
     """
+    from detbuild.checkpoint.retention import plan_collection
+
     folder = home.experiment(experiment_id)
     with _alone(folder):
         rule = replacement or policy(home, experiment_id)
@@ -482,6 +496,8 @@ def delete(home: Home, uuids: Sequence[str], globs: Sequence[str] = ()) -> tuple
         EngineError: Files cannot be removed; `collect` removes them.
         LeaseError: A controller still finishes its work.
     """
+    from detbuild.checkpoint.find import find_checkpoint
+
     found = {(one := find_checkpoint(home, uuid)).checkpoint.uuid: one for uuid in uuids}
     _refuse_needed(home, found)
     for number in sorted({one.experiment_id for one in found.values()}):
@@ -575,6 +591,9 @@ def _finish(manager: CheckpointManager) -> None:
 
 
 def _refuse_needed(home: Home, uuids: Iterable[str]) -> None:
+    from detbuild.checkpoint.retention import sources
+    from detbuild.store.registry import registered
+
     models, started = registered(home), {uuid: number for number, uuid in sources(home)}
     for uuid in uuids:
         if uuid in models:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +52,8 @@ def bootstrap_base(builder: Builder, emit: Emit) -> str:
     """
     tag = bootstrap_tag(images_dir())
     emit(ImagePulling(tag, "building from Debian packages"))
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="detbuild-base-") as directory:
         rootfs = Path(directory, "rootfs.tar")
         bootstrap(images_dir(), rootfs)

@@ -6,7 +6,6 @@ build secrets, and wheels are mounted.
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import io
 import re
@@ -126,7 +125,9 @@ class HostSettings:
 
 
 def _ini(options: Mapping[str, str]) -> bytes:
-    parser = configparser.RawConfigParser()
+    from configparser import RawConfigParser
+
+    parser = RawConfigParser()
     parser["global"] = dict(options)
     text = io.StringIO()
     parser.write(text)
@@ -203,10 +204,12 @@ def _pip_options(environ: Mapping[str, str], files: Iterable[Path]) -> dict[str,
 
 
 def _from_file(path: Path) -> dict[str, str]:
-    parser = configparser.RawConfigParser()
+    from configparser import Error, RawConfigParser
+
+    parser = RawConfigParser()
     try:
         parser.read_string(_content(path).decode("utf-8", "replace"))
-    except configparser.Error:
+    except Error:
         return {}  # pip itself reports it, with the position
     sections = [dict(parser[name]) for name in ("global", "install") if parser.has_section(name)]
     return {name.replace("_", "-"): value for section in sections for name, value in section.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
@@ -39,6 +38,7 @@ from determined._contract.run_info import CONTAINER_RUN_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.config.yaml import KeyPath
@@ -157,7 +157,7 @@ class DockerRuntime:
         self._engine, self._header, self._info = engine, header, info
         self._slots, self._limits, self._nvidia_smi = slots, limits, nvidia_smi
         self._now, self._wait = now, wait
-        self._pool = _Pool(max_workers)
+        self._pool = _thread_pool(max_workers) if max_workers > 1 else None
         self._starting: dict[RunKey, Future[None]] = {}
         self._waiting: dict[int, Waiting] = {}  # trial -> why it is queued
         self._rebuilt = ""  # replaces the image, if that was removed
@@ -234,11 +234,14 @@ class DockerRuntime:
         return self._exclusive(spec.key, container, spec.gpus) or container
 
     def start(self, key: RunKey) -> bool | Waiting | Refused:
-        starting = self._starting.pop(key, None) or self._pool.submit(self._engine.start, key.name)
-        if not starting.done():
-            self._starting[key] = starting
-            return False
         try:
+            if self._pool is None:
+                self._engine.start(key.name)
+                return True
+            starting = self._starting.pop(key, None) or self._pool.submit(self._engine.start, key.name)
+            if not starting.done():
+                self._starting[key] = starting
+                return False
             starting.result()
         except EngineError as error:
             return self._refused(error)
@@ -272,10 +275,11 @@ class DockerRuntime:
     def remove(self, home_id: str, experiment_id: int, *, keep: Collection[RunKey] = ()) -> None:
         names = {key.name for key in keep}
         found = self._engine.find(experiment_labels(home_id, experiment_id))
-        removals = [self._pool.submit(self._engine.remove, one.id) for one in found if one.name not in names]
-        for removal in removals:
-            removal.result()
-        if removals:
+        unused = [one.id for one in found if one.name not in names]
+        in_turn = map if self._pool is None else self._pool.map
+        for _ in in_turn(self._engine.remove, unused):
+            pass
+        if unused:
             self._slots.freed()
 
     def close(self) -> None:
@@ -351,20 +355,7 @@ class DockerRuntime:
             raise EngineError(str(error), hint=error.hint) from error
 
 
-class _Pool:
-    """A thread pool; with one worker, calls run in the caller's thread."""
+def _thread_pool(max_workers: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
 
-    def __init__(self, max_workers: int) -> None:
-        self._pool = ThreadPoolExecutor(max_workers, thread_name_prefix="engine") if max_workers > 1 else None
-
-    def submit(self, call: Callable[[str], None], container: str) -> Future[None]:
-        if self._pool is not None:
-            return self._pool.submit(call, container)
-        done: Future[None] = Future()
-        try:
-            call(container)
-        except EngineError as error:
-            done.set_exception(error)
-        else:
-            done.set_result(None)
-        return done
+    return ThreadPoolExecutor(max_workers, thread_name_prefix="engine")

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 from detbuild.config import searcher as configs
 from detbuild.config.section import UNITS
-from detbuild.search.asha import AsyncHalving, Halving, StoppingHalving, adaptive_asha
 from detbuild.search.base import Search, Trials
 from detbuild.search.brackets import asha_brackets, bracket_rungs
 from detbuild.search.custom import CustomSearch
-from detbuild.search.optuna import OptunaSearch
-from detbuild.search.pbt import Pbt
 from detbuild.search.simple import grid_search, random_search, single_search
-from detbuild.search.sync_halving import SyncHalving, adaptive, adaptive_simple, stages_for_budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,6 +48,8 @@ def _grid(searcher: configs.Grid, trials: Trials) -> Policy:
 
 
 def _async_halving(searcher: configs.AsyncHalving, trials: Trials) -> Policy:
+    from detbuild.search.asha import AsyncHalving, Halving, StoppingHalving
+
     length, unit = _top(searcher)
     form = StoppingHalving if _stops(searcher) else AsyncHalving
     halving = Halving(
@@ -66,6 +64,8 @@ def _async_halving(searcher: configs.AsyncHalving, trials: Trials) -> Policy:
 
 
 def _adaptive_asha(searcher: configs.AdaptiveAsha, trials: Trials) -> Policy:
+    from detbuild.search.asha import adaptive_asha
+
     length, unit = _top(searcher)
     brackets = asha_brackets(
         mode=searcher.mode,
@@ -87,6 +87,8 @@ def _adaptive_asha(searcher: configs.AdaptiveAsha, trials: Trials) -> Policy:
 
 
 def _sync_halving(searcher: configs.SyncHalving, trials: Trials) -> Policy:
+    from detbuild.search.sync_halving import SyncHalving, stages_for_budget
+
     length = _max_length(searcher)
     stages = stages_for_budget(
         num_rungs=searcher.num_rungs,
@@ -98,6 +100,8 @@ def _sync_halving(searcher: configs.SyncHalving, trials: Trials) -> Policy:
 
 
 def _adaptive(searcher: configs.Adaptive, trials: Trials) -> Policy:
+    from detbuild.search.sync_halving import adaptive
+
     length = _max_length(searcher)
     chosen = sorted(searcher.bracket_rungs, reverse=True)
     return adaptive(
@@ -110,6 +114,8 @@ def _adaptive(searcher: configs.Adaptive, trials: Trials) -> Policy:
 
 
 def _adaptive_simple(searcher: configs.AdaptiveSimple, trials: Trials) -> Policy:
+    from detbuild.search.sync_halving import adaptive_simple
+
     return adaptive_simple(
         trials,
         bracket_rungs(searcher.mode, searcher.max_rungs),
@@ -120,10 +126,14 @@ def _adaptive_simple(searcher: configs.AdaptiveSimple, trials: Trials) -> Policy
 
 
 def _pbt(searcher: configs.PopulationBased, trials: Trials) -> Policy:
+    from detbuild.search.pbt import Pbt
+
     return Pbt(trials, searcher)
 
 
 def _optuna(searcher: configs.Optuna, trials: Trials) -> SearchMethod:
+    from detbuild.search.optuna import OptunaSearch
+
     return OptunaSearch(trials, searcher, trials.seed)
 
 

@@ -18,18 +18,15 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from detbuild.errors import EngineError
-from detbuild.events import Warned
-from detbuild.store.records import RecordParser, RunRecords, extended, read_run
-from detbuild.store.state import Goal, fold, load
-from determined._contract.records import Measured, Progress, Training, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from detbuild.events import Emit
+    from detbuild.events import Emit, Warned
     from detbuild.store.experiment_dir import ExperimentFolder, RunFolder
     from detbuild.store.home import Home
+    from detbuild.store.records import RunRecords
     from detbuild.store.state import ExperimentState, RunState, TrialState
     from determined._contract.records import Line
 
@@ -45,7 +42,6 @@ _RECORDS: Final = """runs (
 _LONG_JOURNAL: Final = 32 << 10  # bytes; a shorter one has at most about 60 runs
 _LONG_RUN: Final = 1 << 20  # bytes
 _CHECK_MASK: Final = 0x3FF  # the time is checked every 1024 lines
-_NEWEST_ONLY: Final = (Training, Progress)  # only the newest record of these is kept
 _PATIENCE: Final = 0.5  # timeout of a locked file, seconds
 
 
@@ -71,6 +67,8 @@ class Summary:
 
 
 def summarize(state: ExperimentState) -> Summary:
+    from detbuild.store.state import Goal
+
     header, progress = state.header, [trial.progress for trial in state.trials.values()]
     goal = Goal(header.metric, header.smaller_is_better)
     best = goal.best([p.best for p in progress if p.best])
@@ -117,11 +115,13 @@ def summaries(home: Home, emit: Emit) -> Iterator[Summary]:
 
 def _loaded(home: Home, folder: ExperimentFolder, emit: Emit) -> tuple[ExperimentState, bool]:
     """Return the state, and whether it is complete and undamaged."""
+    from detbuild.store.state import fold
+
     try:
         state = load_cached(home, folder, TimeBudget())
     except _TooLongError as error:
         emit(
-            Warned(
+            _warned(
                 f"experiment {folder.id} is listed without metrics: {error}",
                 f"run `detbuild describe {folder.id}`",
             )
@@ -136,10 +136,16 @@ def journal_warnings(state: ExperimentState) -> Iterator[Warned]:
     """Warn of a damaged journal."""
     if state.damage:
         more = f" (and {len(state.damage) - 1} more)" if len(state.damage) > 1 else ""
-        yield Warned(
+        yield _warned(
             f"the journal of experiment {state.header.id} is damaged: {state.damage[0]}{more}",
             "restore the file; the other lines are used",
         )
+
+
+def _warned(message: str, hint: str = "") -> Warned:
+    from detbuild.events import Warned
+
+    return Warned(message, hint)
 
 
 def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
@@ -153,7 +159,7 @@ def _read(file: Path, emit: Emit) -> Mapping[_Key, Summary]:
         return {}  # locked, or on a disk that cannot lock
     except (sqlite3.DatabaseError, ValueError, TypeError) as error:
         aside = file.with_name(f"{file.name}.damaged")
-        emit(Warned(f"{file} is damaged ({error}); kept as {aside.name} and rebuilt from the files"))
+        emit(_warned(f"{file} is damaged ({error}); kept as {aside.name} and rebuilt from the files"))
         file.replace(aside)  # allowed: the index of the host
         remove_companions(file)
         return {}
@@ -184,6 +190,8 @@ class _Digest:
     lines: bytes  # records, as in the file
 
     def records(self, run: str) -> RunRecords:
+        from detbuild.store.records import RecordParser, RunRecords, extended
+
         records = extended(RunRecords(), RecordParser(run).feed(self.lines))
         return replace(
             records,
@@ -225,6 +233,8 @@ def records_within(
     """Return a reader of trial records for `state.load` that stays within the time budget."""
 
     def read(folder: ExperimentFolder, trial: TrialState) -> tuple[RunRecords, ...]:
+        from detbuild.store.records import read_run
+
         found = []
         for run in trial.runs:
             allowance.check()
@@ -241,6 +251,8 @@ def load_cached(home: Home, folder: ExperimentFolder, allowance: TimeBudget | No
     Raises:
         _TooLongError: It exceeds the time budget; runs read so far are cached for the next call.
     """
+    from detbuild.store.state import load
+
     shelf = _Shelf(home, folder, allowance)
     try:
         return load(folder, shelf.read)
@@ -267,6 +279,8 @@ class _Shelf:
         return tuple(self._records(folder.run(trial.id, run.run), run) for run in trial.runs)
 
     def _records(self, folder: RunFolder, run: RunState) -> RunRecords:
+        from detbuild.store.records import read_run
+
         size, changed = _stamp(folder.events)
         if self._allowance is not None:
             self._allowance.check()
@@ -287,16 +301,18 @@ class _Shelf:
 
 
 class _Kept:
-    """The lines of a run that are still needed after it has ended."""
+    """The lines of a run that are still needed after it has ended: of training and progress, the newest."""
 
     def __init__(self) -> None:
         self._all: list[Line] = []
         self._newest: dict[type, Line] = {}
 
     def along(self, lines: Iterable[Line]) -> Iterator[Line]:
+        from determined._contract.records import Measured, Progress, Training
+
         for line in lines:
             kind = type(line.record)
-            if kind in _NEWEST_ONLY:
+            if kind in {Training, Progress}:
                 self._newest[kind] = line
             elif kind is not Measured:
                 self._all.append(line)
@@ -304,6 +320,8 @@ class _Kept:
 
     def lines(self) -> bytes:
         """Encode the lines by their numbers, since the parser forgets old gaps."""
+        from determined._contract.records import encode
+
         return b"".join(map(encode, sorted([*self._all, *self._newest.values()], key=attrgetter("seq"))))
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from detbuild.codec import as_map, from_json
 from detbuild.errors import ConfigError, EngineError
-from detbuild.store import journal
 from detbuild.store.annotations import read_attributes
 from detbuild.store.files import (
     LARGEST_DOCUMENT,
@@ -21,7 +20,6 @@ from detbuild.store.files import (
     read_document,
     write_all_synced,
 )
-from detbuild.store.journal import Inbox
 from determined._contract.run_info import EVENTS_FILE, STDERR_FILE, STDOUT_FILE, RunInfo
 from determined._contract.untrusted import UntrustedDir
 
@@ -31,7 +29,8 @@ if TYPE_CHECKING:
     from detbuild.config.environment import BindMount
     from detbuild.config.experiment import ExperimentConfig
     from detbuild.engine.protocol import Mount
-    from detbuild.store.journal import Verb
+    from detbuild.store import journal
+    from detbuild.store.journal import Inbox, Verb
 
 _HEADER_FILE = "experiment.json"
 OUTPUT_FILES = {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}
@@ -191,13 +190,17 @@ class ExperimentFolder:
 
     def record(self, fact: journal.Fact) -> journal.Entry:
         """Append a fact to the journal, synced to disk."""
+        from detbuild.store import journal
+
         entry = journal.Entry(time.time(), fact)
         journal.append(self.journal_file, entry)
         return entry
 
     def entries(self) -> Iterator[journal.Entry]:
         """Yield the entries of the journal, without holding them all in memory."""
-        return self._checked(journal.JournalFile(self.journal_file))
+        from detbuild.store.journal import JournalFile
+
+        return self._checked(JournalFile(self.journal_file))
 
     def journal_with_damage(self) -> tuple[tuple[journal.Entry, ...], tuple[str, ...]]:
         """Return the entries of the journal, and a message for each damaged place.
@@ -205,7 +208,9 @@ class ExperimentFolder:
         Raises:
             EngineError: The journal is lost or cannot be read.
         """
-        file = journal.JournalFile(self.journal_file)
+        from detbuild.store.journal import JournalFile
+
+        file = JournalFile(self.journal_file)
         return tuple(self._checked(file)), tuple(file.damage)
 
     def _checked(self, file: journal.JournalFile) -> Iterator[journal.Entry]:
@@ -240,6 +245,8 @@ class ExperimentFolder:
 
     def inbox(self) -> Inbox:
         """Return the queue of user requests to the experiment's controller."""
+        from detbuild.store.journal import Inbox
+
         return Inbox(self.requests_file)
 
     def request(self, verb: Verb, *, trial_id: int | None = None) -> None:

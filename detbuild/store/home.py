@@ -143,11 +143,13 @@ class Home:
 
     def _strays(self) -> Iterator[Warned]:
         """Warn of entries that are named like an experiment, but are not a folder."""
-        from detbuild.events import Warned
-
         tree = UntrustedDir(self.experiments)
         with file_errors(self.experiments), os.scandir(self.experiments) as entries:  # allowed: in no mount
             names = [entry.name for entry in entries if _NUMBER(entry.name) and not _is_folder(entry)]
+        if not names:
+            return
+        from detbuild.events import Warned
+
         for name in sorted(names, key=int):
             with suppress(UntrustedError):  # it is gone
                 found = kind_of(tree.stat(name).st_mode)

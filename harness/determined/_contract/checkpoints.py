@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -398,6 +397,8 @@ def _files(checkpoint: UntrustedDir) -> list[Entry]:
 
 def _digest(file: BinaryIO, limit: int | None = None) -> tuple[int, str]:
     """Return size and SHA-256; stop soon after the limit, since the file may be growing."""
+    import hashlib  # loads OpenSSL, which a listing needs not
+
     digest, size = hashlib.sha256(), 0
     while (limit is None or size <= limit) and (block := file.read(_BLOCK)):
         digest.update(block)

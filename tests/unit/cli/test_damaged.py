@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detbuild.store import cache
+from detbuild.store import cache, records
 from detbuild.store.experiment_dir import ExperimentFolder
 from tests.experiments import uuids, write_experiment
 
@@ -169,14 +169,14 @@ def test_one_that_takes_long_to_read_is_listed_without_its_numbers(shell, monkey
         write_experiment(shell.home, state=None)
     slow = ExperimentFolder(shell.home / "experiments" / "2").run(1, 0)
     clock = [0.0]
-    true = cache.read_run
+    true = records.read_run
 
     def read(folder, **options):
         if folder.path == slow.path:
             clock[0] = 10.0  # seconds
         return true(folder, **options)
 
-    monkeypatch.setattr(cache, "read_run", read)
+    monkeypatch.setattr(records, "read_run", read)
     monkeypatch.setattr(cache.time, "thread_time", lambda: clock[0])
     outcome = shell("detbuild", "list", "--json")
     rows = {row["id"]: row for row in json.loads(outcome.out)}

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from detbuild.checkpoint import transfer
+from detbuild.checkpoint import transfer, worker
 from detbuild.checkpoint.find import checkpoints_of
 from detbuild.checkpoint.worker import Job, TransferResult, run_job
 from detbuild.controller import checkpoints as controller_checkpoints
-from detbuild.controller import checkpoints as module
 from detbuild.controller import requests
 from detbuild.controller.local import run_here
 from detbuild.controller.requests import request_continue
@@ -126,7 +125,7 @@ CLOUD = {"checkpoint_storage": {"type": "s3", "bucket": "lab"}}
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> MemoryBucket:
     made = MemoryBucket()
-    monkeypatch.setattr(module, "TransferWorker", InstantCarrier)
+    monkeypatch.setattr(worker, "TransferWorker", InstantCarrier)
     monkeypatch.setattr(InstantCarrier, "bucket", made, raising=False)
     return made
 
@@ -654,12 +653,12 @@ def test_a_killed_upload_leaves_no_half_checkpoint_and_is_finished(
 ) -> None:
     carriers = []
 
-    class Watched(module.TransferWorker):
+    class Watched(worker.TransferWorker):
         def __init__(self, address) -> None:
             super().__init__(address)
             carriers.append(self)
 
-    monkeypatch.setattr(module, "TransferWorker", Watched)
+    monkeypatch.setattr(worker, "TransferWorker", Watched)
     s3.kill_at, s3.kill_after = number, after
     s3.victim = lambda: next((one.pid for one in carriers if one.pid), None)
     tried = rig(tmp_path, changes={"checkpoint_storage": {**s3.storage(), "save_trial_latest": 3}})

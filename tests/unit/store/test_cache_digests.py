@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from detbuild.store import cache, journal
+from detbuild.store import records as run_records
 from detbuild.store.cache import load_cached, remove_companions
 from detbuild.store.home import Home
 from detbuild.store.state import load
@@ -75,7 +76,9 @@ def test_an_experiment_is_the_same_whether_its_records_were_read_before_or_not(h
     wanted = told(load(folder))
     assert told(load_cached(home, folder)) == wanted
     read = []
-    monkeypatch.setattr(cache, "read_run", lambda run, **_: read.append(run.name) or cache.RunRecords())
+    monkeypatch.setattr(
+        run_records, "read_run", lambda run, **_: read.append(run.name) or run_records.RunRecords()
+    )
     again = load_cached(home, folder)
     assert read == ["5-0"]  # the one that runs
     assert told({**again.trials, 5: None}) == told({**load(folder).trials, 5: None})
