@@ -14,6 +14,7 @@ from detbuild.search.base import Search, Trials
 from detbuild.search.brackets import asha_brackets, bracket_rungs
 from detbuild.search.custom import CustomSearch
 from detbuild.search.simple import grid_search, random_search, single_search
+from detbuild.search.sync_halving import SyncHalving, adaptive, adaptive_simple, stages_for_budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -87,8 +88,6 @@ def _adaptive_asha(searcher: configs.AdaptiveAsha, trials: Trials) -> Policy:
 
 
 def _sync_halving(searcher: configs.SyncHalving, trials: Trials) -> Policy:
-    from detbuild.search.sync_halving import SyncHalving, stages_for_budget
-
     length = _max_length(searcher)
     stages = stages_for_budget(
         num_rungs=searcher.num_rungs,
@@ -100,8 +99,6 @@ def _sync_halving(searcher: configs.SyncHalving, trials: Trials) -> Policy:
 
 
 def _adaptive(searcher: configs.Adaptive, trials: Trials) -> Policy:
-    from detbuild.search.sync_halving import adaptive
-
     length = _max_length(searcher)
     chosen = sorted(searcher.bracket_rungs, reverse=True)
     return adaptive(
@@ -114,8 +111,6 @@ def _adaptive(searcher: configs.Adaptive, trials: Trials) -> Policy:
 
 
 def _adaptive_simple(searcher: configs.AdaptiveSimple, trials: Trials) -> Policy:
-    from detbuild.search.sync_halving import adaptive_simple
-
     return adaptive_simple(
         trials,
         bracket_rungs(searcher.mode, searcher.max_rungs),

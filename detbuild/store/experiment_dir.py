@@ -198,9 +198,7 @@ class ExperimentFolder:
 
     def entries(self) -> Iterator[journal.Entry]:
         """Yield the entries of the journal, without holding them all in memory."""
-        from detbuild.store.journal import JournalFile
-
-        return self._checked(JournalFile(self.journal_file))
+        return self._checked(self._journal())
 
     def journal_with_damage(self) -> tuple[tuple[journal.Entry, ...], tuple[str, ...]]:
         """Return the entries of the journal, and a message for each damaged place.
@@ -208,10 +206,13 @@ class ExperimentFolder:
         Raises:
             EngineError: The journal is lost or cannot be read.
         """
+        file = self._journal()
+        return tuple(self._checked(file)), tuple(file.damage)
+
+    def _journal(self) -> journal.JournalFile:
         from detbuild.store.journal import JournalFile
 
-        file = JournalFile(self.journal_file)
-        return tuple(self._checked(file)), tuple(file.damage)
+        return JournalFile(self.journal_file)
 
     def _checked(self, file: journal.JournalFile) -> Iterator[journal.Entry]:
         is_empty = True
