@@ -5,6 +5,7 @@ detbuild passes the descriptor of the lease, so the process holds the lease from
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from pathlib import Path
@@ -51,4 +52,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    gc.freeze()  # Python collects once more at exit; the modules and classes that are left need no check
+    sys.exit(code)

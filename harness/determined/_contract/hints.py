@@ -156,7 +156,7 @@ def hint_for(text: str, where: Where) -> str:
     """Return the hint for the text of an error, or the end of a program's output."""
     shown = text[-_SEARCHED:]
     for pattern, hint in _RULES:
-        found = pattern.search(shown)
+        found = re.search(pattern, shown)
         if found and (text_of_hint := hint(found, where)):
             return text_of_hint
     return ""
@@ -288,27 +288,25 @@ def _always(text: str) -> Callable[[re.Match[str], Where], str]:
     return lambda _found, _where: text
 
 
-_RULES = tuple(
-    (re.compile(pattern), hint)
-    for pattern, hint in (
-        (_SHARED_MEMORY, _shared_memory),
-        (_GPU_FULL, _always(_GPU_MEMORY)),
-        (_HOST_FULL, _always(_HOST_MEMORY)),
-        (r"(?P<library>lib[\w.+-]+\.so[\w.]*): cannot open shared object file", _shared_library),
-        (rf"No space left on device{_PATH}", _no_space),
-        (rf"Read-only file system{_PATH}", _read_only),
-        (rf"Permission denied{_PATH}", _no_permission),
-        (r"No such file or directory: *b?['\"](?P<path>[^'\"\n]+)['\"]", _missing_file),
-        (r"(?P<path>/[^\s:;'\"]+)[:;] No such file or directory", _missing_file),
-        (_NO_HOST, _unknown_host),
-        (r"Connection refused", _no_answer),
-        (r"unsupported locale setting", _locale),
-        (r"Unicode(?:En|De)codeError: 'ascii' codec", _text_encoding),
-        (r"getpwuid\(\): uid not found|getpwuid: uid not found", _no_user),
-        (r"Too many open files", _always(_FILES)),
-        (r"can't start new thread|Resource temporarily unavailable", _always(_THREADS)),
-        (_NO_GPU, _always("set resources.slots_per_trial to 1 or more, or use context.device, not 'cuda'")),
-    )
+# Patterns, compiled when an error is first searched for them.
+_RULES: tuple[tuple[str, Callable[[re.Match[str], Where], str]], ...] = (
+    (_SHARED_MEMORY, _shared_memory),
+    (_GPU_FULL, _always(_GPU_MEMORY)),
+    (_HOST_FULL, _always(_HOST_MEMORY)),
+    (r"(?P<library>lib[\w.+-]+\.so[\w.]*): cannot open shared object file", _shared_library),
+    (rf"No space left on device{_PATH}", _no_space),
+    (rf"Read-only file system{_PATH}", _read_only),
+    (rf"Permission denied{_PATH}", _no_permission),
+    (r"No such file or directory: *b?['\"](?P<path>[^'\"\n]+)['\"]", _missing_file),
+    (r"(?P<path>/[^\s:;'\"]+)[:;] No such file or directory", _missing_file),
+    (_NO_HOST, _unknown_host),
+    (r"Connection refused", _no_answer),
+    (r"unsupported locale setting", _locale),
+    (r"Unicode(?:En|De)codeError: 'ascii' codec", _text_encoding),
+    (r"getpwuid\(\): uid not found|getpwuid: uid not found", _no_user),
+    (r"Too many open files", _always(_FILES)),
+    (r"can't start new thread|Resource temporarily unavailable", _always(_THREADS)),
+    (_NO_GPU, _always("set resources.slots_per_trial to 1 or more, or use context.device, not 'cuda'")),
 )
 
 
