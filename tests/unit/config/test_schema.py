@@ -422,7 +422,7 @@ def test_the_examples_fit(path: Path) -> None:
 def blocks() -> list[str]:
     pages = (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
     texts = [text for page in pages for text in page.read_text(encoding="utf-8").split("```yaml\n")[1:]]
-    of_host = "task_container_defaults"  # begins the host's own file, which is no experiment's
+    of_host = ("task_container_defaults", "runtime:")  # begin the host's own file
     return [text.partition("```")[0] for text in texts if not text.startswith(of_host)]
 
 
