@@ -40,9 +40,9 @@ from detbuild.events import (
     Working,
     short_step,
 )
-from detbuild.store.experiment_dir import ExperimentFolder
+from detbuild.store.experiment_dir import ExperimentFolder, Goal
 from detbuild.store.files import read_document
-from detbuild.store.state import ENDED, WAITING_FOR_SEARCH, Goal, State
+from detbuild.store.state import ENDED, WAITING_FOR_SEARCH, State
 from detbuild.units import counted, duration, size
 from determined._contract.records import (
     Checkpoint,
@@ -222,22 +222,20 @@ class SearchProgress:
                 pass
 
     def _better(self, one: float, other: float) -> bool:
-        return one < other if self.goal.smaller_is_better else one > other
+        return self.goal.cost(one) < self.goal.cost(other)
 
     def ordered(self) -> list[tuple[int, TrialProgress]]:
         """Return trials by state: running, queued, waiting, ended; the best of each first."""
-        sign = 1 if self.goal.smaller_is_better else -1
 
         def key(item: tuple[int, TrialProgress]) -> tuple[int, float, int]:
-            best = float("inf") if item[1].best is None else sign * item[1].best
+            best = float("inf") if item[1].best is None else self.goal.cost(item[1].best)
             return _ORDER.get(item[1].state, len(_ORDER)), best, item[0]
 
         return sorted(self.trials.items(), key=key)
 
     def best(self) -> tuple[int, float] | None:
         found = [(number_, trial.best) for number_, trial in self.trials.items() if trial.best is not None]
-        sign = 1 if self.goal.smaller_is_better else -1
-        return min(found, key=lambda one: (sign * one[1], one[0]), default=None)
+        return min(found, key=lambda one: (self.goal.cost(one[1]), one[0]), default=None)
 
     def summary(self) -> str:
         """Return e.g. `3 of 16 ended, 2 running, 1 error; 25 %; best trial 2: validation_loss=0.1`."""
@@ -275,7 +273,7 @@ def _read_plan(folder: Path) -> tuple[Goal, int]:
         planned = searcher.get("max_trials") if isinstance(searcher, dict) else None
     except (DetbuildError, OSError):
         return Goal(), 1
-    return Goal(header.metric, header.smaller_is_better), planned if isinstance(planned, int) else 1
+    return header.goal, planned if isinstance(planned, int) else 1
 
 
 def _rate(records: object, batches: object) -> str:

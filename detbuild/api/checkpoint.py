@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from detbuild.api.connection import Connection
     from detbuild.api.documents import Document
     from detbuild.checkpoint.find import Found
-    from detbuild.store.experiment_dir import ExperimentFolder
-    from detbuild.store.state import Goal
+    from detbuild.store.experiment_dir import ExperimentFolder, Goal
     from determined._contract.records import Line
 
 __all__ = ["Checkpoint", "best_first", "find", "find_all", "goal_of", "of_folder", "ranked"]

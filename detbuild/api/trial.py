@@ -9,7 +9,7 @@ from detbuild.api import documents
 from detbuild.errors import ConfigError
 from detbuild.store import metrics
 from detbuild.store.cache import journal_warnings
-from detbuild.store.state import Goal, StateFold, run_records, trial_progress
+from detbuild.store.state import StateFold, run_records, trial_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -148,7 +148,7 @@ def read_trial(
     if number not in state.trials:
         there = ", ".join(map(str, state.trials)) or "none yet"
         raise ConfigError(f"experiment {folder.id} has no trial {number}", hint=f"its trials: {there}")
-    trial, goal = state.trials[number], Goal(header.metric, header.smaller_is_better)
+    trial, goal = state.trials[number], header.goal
     if progress:
         found = trial_progress(run_records(folder, trial), goal, folded.stored)
         trial = replace(trial, progress=found)

@@ -10,8 +10,8 @@ from detbuild.checkpoint.owners import IMPORTED, owner_of
 from detbuild.checkpoint.transfer import is_name
 from detbuild.errors import ConfigError, EngineError
 from detbuild.store.cache import TimeBudget, records_within
-from detbuild.store.experiment_dir import checkpoint_storage, config_of
-from detbuild.store.state import Goal, Stored, load, run_records
+from detbuild.store.experiment_dir import Goal, checkpoint_storage, config_of
+from detbuild.store.state import Stored, load, run_records
 from determined._contract.untrusted import UntrustedDir
 
 if TYPE_CHECKING:
@@ -140,9 +140,8 @@ def goal_of(header: Header, metric: str | None = None, smaller_is_better: bool |
 
 def best_first(found: Iterable[Found], goal: Goal) -> list[Found]:
     """Sort the complete checkpoints that have the metric, best first; ties in the order given."""
-    sign = 1 if goal.smaller_is_better else -1
     valued = [
-        (sign * value, one)
+        (goal.cost(value), one)
         for one in found
         if one.state == "COMPLETED" and one.checkpoint.validation is not None
         if (value := goal.value(one.checkpoint.validation)) is not None

@@ -14,14 +14,14 @@ from detbuild.checkpoint.transfer import is_name
 from detbuild.store.annotations import read_attributes, with_attributes
 from detbuild.store.files import LARGEST_DOCUMENT
 from detbuild.store.registry import registered
-from detbuild.store.state import Goal, load, run_records
+from detbuild.store.state import load, run_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from detbuild.config.experiment import ExperimentConfig
-    from detbuild.store.experiment_dir import ExperimentFolder
+    from detbuild.store.experiment_dir import ExperimentFolder, Goal
     from detbuild.store.home import Home
     from detbuild.store.records import RunRecords
     from detbuild.store.state import CheckpointState, ExperimentState
@@ -55,7 +55,7 @@ def plan_collection(home: Home, folder: ExperimentFolder, policy: Policy) -> Col
     """
     state = load(folder)
     header = state.header
-    goal = Goal(header.metric, header.smaller_is_better)
+    goal = header.goal
     candidates = [
         _candidate(one, trial.id, goal)
         for trial in state.trials.values()
@@ -71,7 +71,7 @@ def plan_collection(home: Home, folder: ExperimentFolder, policy: Policy) -> Col
         *parents(records),
         *pending_sources(state),
     }
-    stays = select_kept(candidates, policy, smaller_is_better=header.smaller_is_better, protected=protected)
+    stays = select_kept(candidates, policy, goal, protected=protected)
     return Collection(
         kept=tuple(one.uuid for one in candidates if one.uuid in stays),
         garbage=tuple(one.uuid for one in candidates if one.uuid not in stays),
@@ -107,7 +107,7 @@ class Candidate:
 
 
 def select_kept(
-    candidates: Iterable[Candidate], policy: Policy, *, smaller_is_better: bool, protected: AbstractSet[str]
+    candidates: Iterable[Candidate], policy: Policy, goal: Goal, *, protected: AbstractSet[str]
 ) -> frozenset[str]:
     """Return the UUIDs of the checkpoints to keep.
 
@@ -116,8 +116,8 @@ def select_kept(
         protected: UUIDs that are always kept: registered ones, and those that a trial started from.
     """
     written = tuple(candidates)
-    sign = 1.0 if smaller_is_better else -1.0
-    ranked = [(sign * one.metric, place, one) for place, one in enumerate(written) if one.metric is not None]
+    valued = ((one.metric, place, one) for place, one in enumerate(written))
+    ranked = [(goal.cost(metric), place, one) for metric, place, one in valued if metric is not None]
     best = [one for _, _, one in sorted(ranked, key=lambda entry: entry[:2])]
     chosen = set(best[: policy.save_experiment_best])
     for own in _by_trial(best):

@@ -18,7 +18,7 @@ from detbuild.credentials import masked_urls
 from detbuild.escaping import number, visible
 from detbuild.progress import metrics_line, state_line
 from detbuild.report.document import flat
-from detbuild.store.state import Goal, State
+from detbuild.store.state import State
 from detbuild.units import counted, duration, size
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.api.experiment import Experiment
+    from detbuild.store.experiment_dir import Goal
     from detbuild.store.state import CheckpointState, ExperimentState, Progress, RunState, TrialState
     from determined._contract.records import Validation
 
@@ -64,7 +65,7 @@ def experiment_page(experiment: Experiment, state: ExperimentState, room: int | 
     if several:
         lines += search_lines(state, room)
     for trial in () if several else state.trials.values():
-        goal = Goal(header.metric, header.smaller_is_better)
+        goal = header.goal
         lines += ["", *trial_lines(experiment, trial, shown=state.why), *metric_chart(trial, goal)]
     return "\n".join(lines)
 
@@ -82,7 +83,7 @@ def best_trial(state: ExperimentState) -> TrialState | None:
     """Return the trial with the best validation by the searcher's metric."""
     validated = {id(trial.progress.best): trial for trial in state.trials.values() if trial.progress.best}
     found = [trial.progress.best for trial in validated.values() if trial.progress.best]
-    best = Goal(state.header.metric, state.header.smaller_is_better).best(found)
+    best = state.header.goal.best(found)
     return validated[id(best)] if best else None
 
 
@@ -239,7 +240,7 @@ def _share(value: float, low: float, high: float) -> float:
 def search_lines(state: ExperimentState, room: int | None) -> Iterator[str]:
     """Yield the lines of a search with several trials; `room` limits the width of its table."""
     trials = list(state.trials.values())
-    goal = Goal(state.header.metric, state.header.smaller_is_better)
+    goal = state.header.goal
     counts = Counter(trial.state.label for trial in trials)
     yield f"trials     {', '.join(f'{count} {name}' for name, count in counts.most_common())}"
     yield f"progress   {bar(state.progress)}"
@@ -254,11 +255,10 @@ def search_lines(state: ExperimentState, room: int | None) -> Iterator[str]:
 def best_so_far(trials: Sequence[TrialState], goal: Goal) -> list[float]:
     """Return the best value after each validated trial, in the order of trial IDs."""
     found: list[float] = []
-    pick = min if goal.smaller_is_better else max
     for trial in trials:
         value = _value(trial, goal)
         if value is not None:
-            found.append(pick([value, *found[-1:]]))
+            found.append(min([value, *found[-1:]], key=goal.cost))
     return found
 
 
@@ -293,9 +293,9 @@ def _reasons(trials: Sequence[TrialState]) -> Iterator[str]:
 
 
 def _best(experiment_id: int, trials: Sequence[TrialState], goal: Goal, room: int | None) -> Iterator[str]:
-    sign = 1 if goal.smaller_is_better else -1
+    valued = ((_value(trial, goal), trial) for trial in trials)
     ranked = sorted(
-        ((sign * value, trial.id, trial) for trial in trials if (value := _value(trial, goal)) is not None),
+        ((goal.cost(value), trial.id, trial) for value, trial in valued if value is not None),
         key=lambda one: one[:2],
     )
     shown = [trial for _, _, trial in ranked[:SHOWN]] or list(trials[:SHOWN])

@@ -83,6 +83,11 @@ class SearcherConfig(Section):
     if TYPE_CHECKING:
         name: str
 
+    @property
+    def sign(self) -> int:
+        """1 if smaller values of the metric are better, else -1."""
+        return 1 if self.smaller_is_better else -1
+
 
 class Single(SearcherConfig):
     name: Literal["single"] = "single"

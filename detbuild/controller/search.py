@@ -16,7 +16,7 @@ from detbuild.search.method import Began, Create, TrialEnded, Validated, from_js
 from detbuild.search.registry import time_metric
 from detbuild.store import journal
 from detbuild.store.records import read_run
-from detbuild.store.state import Goal, State, run_records, trial_progress
+from detbuild.store.state import State, run_records, trial_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Search:
         self._method = method
         self._config = config
         header = journaled.state.header
-        self._goal = Goal(header.metric, header.smaller_is_better)
+        self._goal = header.goal
         self._unwritten: journal.Searched | None = None  # decided, but not journaled yet: disk full
         for entry in journaled.folder.entries():
             if isinstance(entry.fact, journal.Searched):
@@ -184,7 +184,7 @@ def _time_of(validation: Validation, trial: TrialState, config: ExperimentConfig
 def run_request(journaled: JournaledState, trial: TrialState, run: int) -> RunRequest:
     """Return the request for a trial's next run: from its newest checkpoint to the end of its segment."""
     header = journaled.state.header
-    goal = Goal(header.metric, smaller_is_better=header.smaller_is_better)
+    goal = header.goal
     progress = trial_progress(run_records(journaled.folder, trial), goal, journaled.state.stored)
     failed = failures(trial)
     last = failed[-1].failure if failed else ""

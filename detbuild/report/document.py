@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from detbuild.credentials import MASK
-from detbuild.store.state import Goal
 from determined._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.api.report import Log, Source, Table
+    from detbuild.store.experiment_dir import Goal
     from detbuild.store.state import CheckpointState, RunState, TrialState
 
 _DIGITS: Final = 7  # significant ones of a metric
@@ -64,7 +64,7 @@ def _experiment(source: Source) -> dict[str, object]:
 
 def _trial(source: Source, trial: TrialState, experiment: int, made: float) -> dict[str, object]:
     header, progress = source.state.header, trial.progress
-    goal = Goal(header.metric, header.smaller_is_better)
+    goal = header.goal
     return {
         "id": trial.id,
         "experiment": experiment,

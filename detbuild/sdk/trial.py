@@ -15,7 +15,6 @@ from detbuild.sdk.checkpoint import (
     ordered,
 )
 from detbuild.sdk.enums import LogLevel, OrderBy, TrialSortBy, TrialState
-from detbuild.store.state import Goal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -247,7 +246,7 @@ def _field(trial: Trial, sort_by: TrialSortBy) -> Any:  # of one kind for each `
 def _validation(trial: Trial, *, newest: bool) -> float | None:
     header, progress = trial._trial.header(), trial._trial.state.progress  # noqa: SLF001
     found = (progress.validations[-1] if progress.validations else None) if newest else progress.best
-    return Goal(header.metric, header.smaller_is_better).value(found) if found else None
+    return header.goal.value(found) if found else None
 
 
 def _seconds(moment: datetime | float | None) -> float | None:

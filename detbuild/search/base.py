@@ -23,11 +23,11 @@ WORST: Final = sys.float_info.max  # the cost of a failed trial, or of a metric 
 MAX_REPLACED: Final = 1000
 
 
-def cost(metric: float | None, *, smaller_is_better: bool) -> float:
-    """Convert a metric to a cost: smaller is better, at most WORST."""
+def cost(metric: float | None, sign: int) -> float:
+    """Convert a metric to a cost: smaller is better, at most WORST; `sign` is the searcher's."""
     if metric is None or math.isnan(metric):
         return WORST
-    return min(metric if smaller_is_better else -metric, WORST)
+    return min(sign * metric, WORST)
 
 
 class Trials:
@@ -84,9 +84,9 @@ class Policy(Protocol):
 class Search:
     """A `SearchMethod` around one policy."""
 
-    def __init__(self, policy: Policy, *, smaller_is_better: bool) -> None:
+    def __init__(self, policy: Policy, *, sign: int) -> None:
         self.policy = policy
-        self._smaller_is_better = smaller_is_better
+        self._sign = sign
         self._open: set[int] = set()
         self._began = self._finished = False
         self._progress = 0.0
@@ -122,7 +122,7 @@ class Search:
         if isinstance(event, Validated):
             if event.trial_id not in self._open:
                 return []
-            value = cost(event.metric, smaller_is_better=self._smaller_is_better)
+            value = cost(event.metric, self._sign)
             return self.policy.validated(event.trial_id, event.time, value)
         if isinstance(event, TrialEnded):
             if event.trial_id not in self._open:

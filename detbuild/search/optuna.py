@@ -39,7 +39,6 @@ class OptunaSearch(Search):
     def __init__(self, trials: Trials, config: OptunaConfig, seed: int) -> None:
         self._study = _StudyInMemory(trials.hyperparameters, _sampler_of(config, seed))
         self._trials = trials
-        self._better = config.smaller_is_better
         policy = SingleSegment(
             self._ask,
             max_trials=config.max_trials,
@@ -47,11 +46,11 @@ class OptunaSearch(Search):
             length=config.max_length,
             replace=trials.may_replace,
         )
-        super().__init__(policy, smaller_is_better=config.smaller_is_better)
+        super().__init__(policy, sign=config.sign)
 
     def decide(self, event: SearchEvent) -> Sequence[Action]:
         if isinstance(event, Validated):
-            self._study.tell(event.trial_id, cost(event.metric, smaller_is_better=self._better))
+            self._study.tell(event.trial_id, cost(event.metric, self._sign))
         elif isinstance(event, TrialEnded):
             self._study.tell(event.trial_id, WORST)
         return super().decide(event)

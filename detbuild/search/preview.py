@@ -81,7 +81,7 @@ def _planned(policy: Policy) -> Mapping[int | None, int]:
         return Counter(
             {stage.units: stage.trials - above for stage, above in zip(policy.stages, sizes[1:], strict=True)}
         )
-    trained = simulate(Search(policy, smaller_is_better=True), lambda _create, _length: 1.0).trained
+    trained = simulate(Search(policy, sign=1), lambda _create, _length: 1.0).trained
     return Counter(points[-1] for points in trained.values())
 
 

@@ -177,7 +177,7 @@ def search_method(config: ExperimentConfig, context_dir: Path | None = None) -> 
     found = made(searcher, trials)
     if hasattr(found, "decide"):
         return cast("SearchMethod", found)
-    return Search(found, smaller_is_better=searcher.smaller_is_better)
+    return Search(found, sign=searcher.sign)
 
 
 def time_metric(config: ExperimentConfig) -> str:

@@ -67,10 +67,9 @@ class Summary:
 
 
 def summarize(state: ExperimentState) -> Summary:
-    from detbuild.store.state import Goal
 
     header, progress = state.header, [trial.progress for trial in state.trials.values()]
-    goal = Goal(header.metric, header.smaller_is_better)
+    goal = header.goal
     best = goal.best([p.best for p in progress if p.best])
     return Summary(
         id=header.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import posixpath
 import time
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from detbuild.engine.protocol import Mount
     from detbuild.store import journal
     from detbuild.store.journal import Inbox, Verb
+    from determined._contract.records import Validation
 
 _HEADER_FILE = "experiment.json"
 OUTPUT_FILES = {"stdout": STDOUT_FILE, "stderr": STDERR_FILE}
@@ -39,6 +41,36 @@ _OWN_DIR: Final = "/run/detbuild/checkpoints"
 _SHARED_DIR: Final = "/determined_shared_fs"  # the same as in Determined: user code may rely on it
 # Defaults of fields that a local experiment may lack; `max_length` has none, since its absence has a meaning.
 _ABSENT: Final[Mapping[str, object]] = {"entrypoint": None, "searcher": {"name": "single", "metric": None}}
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The searcher's metric and its direction."""
+
+    metric: str = ""
+    smaller_is_better: bool = True
+
+    def value(self, validation: Validation) -> float | None:
+        """Return the metric of a validation; None if it is absent or not a number."""
+        found = validation.metrics.get(self.metric)
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
+            return None
+        try:
+            value = float(found)
+        except OverflowError:  # an integer beyond what a float holds
+            return None
+        return None if math.isnan(value) else value
+
+    def cost(self, value: float) -> float:
+        """Return what ranks a value of the metric: the lowest is the best."""
+        return value if self.smaller_is_better else -value
+
+    def best(self, validations: Sequence[Validation]) -> Validation | None:
+        """Return the best validation, the earliest of equal ones."""
+        ranked = [
+            (self.cost(value), i) for i, v in enumerate(validations) if (value := self.value(v)) is not None
+        ]
+        return validations[min(ranked)[1]] if ranked else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +100,10 @@ class Header:
     engine_memory: int = 0  # memory of the engine's host at submission, bytes; 0 if unknown
     engine_cpus: int = 0
     runtime: str = "docker"  # its name in the home's config.yaml
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(self.metric, self.smaller_is_better)
 
 
 def changed_at(file: Path) -> int:

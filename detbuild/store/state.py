@@ -32,7 +32,7 @@ from determined._contract.run_info import Length
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from detbuild.store.experiment_dir import ExperimentFolder, Header
+    from detbuild.store.experiment_dir import ExperimentFolder, Goal, Header
     from determined._contract.records import Checkpoint, Stage, Training, Validation
 
 __all__ = ["ENDED", "ExperimentState", "RunState", "TrialState", "fold", "load", "run_records"]
@@ -62,7 +62,7 @@ def load(
     header = folder.header()
     entries, damage = folder.journal_with_damage()
     folded = StateFold(header, entries)
-    goal = Goal(header.metric, header.smaller_is_better)
+    goal = header.goal
 
     def with_progress(trial: TrialState) -> TrialState:
         return replace(trial, progress=trial_progress(read(folder, trial), goal, folded.stored))
@@ -654,33 +654,6 @@ class Stored:
         if deleted is None:
             return checkpoint.resources
         return {path: size for path, size in checkpoint.resources.items() if path not in deleted}
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """The searcher's metric and its direction."""
-
-    metric: str = ""
-    smaller_is_better: bool = True
-
-    def value(self, validation: Validation) -> float | None:
-        """Return the metric of a validation; None if it is absent or not a number."""
-        found = validation.metrics.get(self.metric)
-        if isinstance(found, bool) or not isinstance(found, (int, float)):
-            return None
-        try:
-            value = float(found)
-        except OverflowError:  # an integer beyond what a float holds
-            return None
-        return None if math.isnan(value) else value
-
-    def best(self, validations: Sequence[Validation]) -> Validation | None:
-        """Return the best validation, the earliest of equal ones."""
-        sign = 1 if self.smaller_is_better else -1
-        ranked = [
-            (sign * value, i) for i, v in enumerate(validations) if (value := self.value(v)) is not None
-        ]
-        return validations[min(ranked)[1]] if ranked else None
 
 
 _NOTHING_STORED = Stored()

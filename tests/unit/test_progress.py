@@ -35,7 +35,8 @@ from detbuild.progress import (
     state_line,
     step_name,
 )
-from detbuild.store.state import Goal, State
+from detbuild.store.experiment_dir import Goal
+from detbuild.store.state import State
 from determined._contract.records import (
     Checkpoint,
     CheckpointRejected,

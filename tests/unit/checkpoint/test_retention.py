@@ -9,7 +9,7 @@ import pytest
 
 from detbuild.checkpoint.retention import Candidate, Policy, parents, pending_sources, select_kept, sources
 from detbuild.runtime.limits import requested_limits
-from detbuild.store.experiment_dir import Header
+from detbuild.store.experiment_dir import Goal, Header
 from detbuild.store.home import Home
 from detbuild.store.records import RunRecords
 from detbuild.store.state import ExperimentState, RunState, TrialState
@@ -37,7 +37,7 @@ def numbers(
     smaller: bool = True,
 ) -> list[int]:
     policy = Policy(save_experiment_best=exp_best, save_trial_best=trial_best, save_trial_latest=trial_latest)
-    found = select_kept(CANDIDATES, policy, smaller_is_better=smaller, protected=frozenset(protected))
+    found = select_kept(CANDIDATES, policy, Goal("loss", smaller), protected=frozenset(protected))
     return sorted(int(uuid) for uuid in found)
 
 
@@ -82,7 +82,7 @@ def test_the_latest_of_a_trial_that_was_never_validated_is_its_own() -> None:
         for step in (10, 20)
     ]
     policy = Policy(save_trial_best=1, save_trial_latest=1)
-    found = select_kept(unvalidated, policy, smaller_is_better=True, protected=frozenset())
+    found = select_kept(unvalidated, policy, Goal("loss"), protected=frozenset())
     assert sorted(found) == ["1-20", "2-20", "3-20"]
 
 
@@ -92,7 +92,7 @@ def test_of_equal_metrics_the_earlier_checkpoint_is_the_best() -> None:
         found = select_kept(
             equal,
             Policy(save_trial_best=1, save_trial_latest=0),
-            smaller_is_better=smaller,
+            Goal("loss", smaller),
             protected=frozenset(),
         )
         assert found == {"a"}
@@ -103,7 +103,7 @@ def test_what_was_trained_furthest_is_the_latest_in_whatever_order_it_was_writte
         Candidate(uuid="far", trial_id=1, steps_completed=20, metric=None),
         Candidate(uuid="again", trial_id=1, steps_completed=10, metric=None),
     ]
-    found = select_kept(written, Policy(), smaller_is_better=True, protected=frozenset())
+    found = select_kept(written, Policy(), Goal("loss"), protected=frozenset())
     assert found == {"far"}
 
 

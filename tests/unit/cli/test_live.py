@@ -15,7 +15,7 @@ from detbuild.events import (
     TrialDelayed,
 )
 from detbuild.progress import SearchProgress
-from detbuild.store.state import Goal
+from detbuild.store.experiment_dir import Goal
 from determined._contract.records import Validation
 from tests.synthetic import HOSTILE, experiment
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from detbuild.store import journal
-from detbuild.store.experiment_dir import Header
+from detbuild.store.experiment_dir import Goal, Header
 from detbuild.store.journal import (
     Entry,
     ExperimentFinished,
@@ -23,7 +23,6 @@ from detbuild.store.records import RunRecords
 from detbuild.store.state import (
     CheckpointState,
     ExperimentState,
-    Goal,
     Progress,
     RunState,
     Stored,
