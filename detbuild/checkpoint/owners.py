@@ -12,7 +12,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from detbuild.errors import EngineError
+from detbuild.errors import DetbuildError
 from detbuild.store.experiment_dir import checkpoint_storage
 from detbuild.store.files import alone, file_errors, sync_directory, write_synced
 from detbuild.store.state import load, run_records
@@ -125,7 +125,7 @@ def _claims(home: Home) -> Path:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir(mode=0o700)
                 for number in home.ids():
-                    with suppress(EngineError, OSError):  # a damaged experiment claims nothing
+                    with suppress(DetbuildError, OSError):  # damaged, or not submitted to the end yet
                         for uuid in announced(home.folder(number)):
                             _claim(draft, uuid, number)
                 sync_directory(draft)

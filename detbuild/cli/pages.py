@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from detbuild.api.experiment import Experiment
-    from detbuild.store.experiment_dir import Goal
-    from detbuild.store.state import CheckpointState, ExperimentState, Progress, RunState, TrialState
+    from detbuild.store.state import CheckpointState, ExperimentState, Goal, Progress, RunState, TrialState
     from determined._contract.records import Validation
 
 _NEWEST = 20  # checkpoints and runs of a trial that a page lists

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from detbuild.api.report import Log, Source, Table
-    from detbuild.store.experiment_dir import Goal
-    from detbuild.store.state import CheckpointState, RunState, TrialState
+    from detbuild.store.state import CheckpointState, Goal, RunState, TrialState
 
 _DIGITS: Final = 7  # significant ones of a metric
 

@@ -26,16 +26,17 @@ from detbuild.search.method import (
     from_json,
 )
 from detbuild.store import journal
+from detbuild.store.experiment_dir import Goal
 from detbuild.store.records import RunRecords, read_run
 from determined._contract.run_info import Length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from detbuild.store.experiment_dir import ExperimentFolder, Goal, Header
+    from detbuild.store.experiment_dir import ExperimentFolder, Header
     from determined._contract.records import Checkpoint, Stage, Training, Validation
 
-__all__ = ["ENDED", "ExperimentState", "RunState", "TrialState", "fold", "load", "run_records"]
+__all__ = ["ENDED", "ExperimentState", "Goal", "RunState", "TrialState", "fold", "load", "run_records"]
 WAITING_FOR_SEARCH = "paused by the search"
 _RunFact = journal.RunIntended | journal.RunCreated | journal.RunFinished | journal.PolicyMatched
 

@@ -13,7 +13,7 @@ import pytest
 from detbuild import experiment
 from detbuild.checkpoint.download import damage, download
 from detbuild.checkpoint.find import checkpoints_of, find_checkpoint
-from detbuild.checkpoint.owners import owner_of
+from detbuild.checkpoint.owners import foreign_reason, owner_of
 from detbuild.checkpoint.retention import Policy
 from detbuild.checkpoint.source import import_checkpoint, register_checkpoint
 from detbuild.config.parse import parse_config
@@ -26,6 +26,7 @@ from detbuild.store.registry import Model, create_model
 from determined._contract import checkpoints as contract_checkpoints
 from tests.clouds import azure_server, gcs_server
 from tests.fakes import FakeEngine
+from tests.faults.training import submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -249,3 +250,11 @@ def test_a_record_of_a_checkpoint_whose_name_is_no_uuid_is_rejected(home: Home, 
         file.write(json.dumps({**line, "resources": {}, "metadata": {}}).encode() + b"\n")
     shutil.rmtree(home.cache)
     assert [one.checkpoint.steps_completed for one in checkpoints_of(folder)] == [1]
+
+
+def test_the_first_claim_of_a_home_passes_over_what_is_being_submitted_or_damaged(home: Home) -> None:
+    submitted = submit(home, "")
+    home.new_experiment()  # another process has not written it yet
+    damaged = submit(home, "")
+    damaged.journal_file.write_bytes(b"{")
+    assert foreign_reason(home, submitted, "0b1c2d3e-0000-4000-8000-000000000001") == ""
