@@ -65,7 +65,8 @@ peer() (
 )
 
 sh setup/check.sh
-python -m pytest -rs --durations=10 tests/unit tests/house
+# One process for each core; more threads in each of them would only wait for one another.
+OMP_NUM_THREADS=1 python -m pytest -rs --durations=10 -n auto --dist worksteal tests/unit tests/house
 keras "$TENSORFLOW_VERSION"
 engine "not long"
 if [ -z "$all" ]; then

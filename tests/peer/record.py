@@ -80,6 +80,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
+    # The same digits on every processor, as in tests/conftest.py; read by the first operation
+    os.environ.update(ATEN_CPU_CAPABILITY="default", MKL_CBWR="COMPATIBLE")
     with tempfile.TemporaryDirectory() as data, tempfile.TemporaryDirectory() as work:
         os.environ["HOME"] = os.environ["XDG_DATA_HOME"] = data  # its checkpoints go there
         os.chdir(work)  # and copy all that is here
