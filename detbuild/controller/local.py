@@ -66,7 +66,7 @@ def run_local(
                     events.emit(emit)
                     interrupts.apply(controller)
                 break
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # from a handler that is not ours: a new controller continues
                 interrupts.add(signal.SIGINT)
     events.emit(emit)
     return load(folder)

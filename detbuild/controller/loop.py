@@ -82,13 +82,15 @@ class Controller:
         Args:
             poll: Seconds between two steps that change nothing.
         """
-        while not self.done:
-            before = self.context.state.entries
-            self.step()
-            yield
-            if self.context.state.entries == before:  # else the next step may be possible at once
-                self.context.clock.wait(poll)
-        self.manager.close()
+        try:
+            while not self.done:
+                before = self.context.state.entries
+                self.step()
+                yield
+                if self.context.state.entries == before:  # else the next step may be possible at once
+                    self.context.clock.wait(poll)
+        finally:
+            self.manager.close()
 
     def abandon(self, why: str) -> None:
         """End the experiment without further runs; without a request it ends in an error with `why`.
