@@ -329,7 +329,7 @@ def test_a_kill_that_was_asked_while_nobody_listened(submit: Callable[..., Trial
     trial.folder.request("kill")
     resume(trial.home)
     assert (trial.end().state, trial.outcomes()) == ("CANCELED", ["killed"])
-    assert trial.engine.find({"detbuild.home": trial.home.id}) == ()
+    trial.until(lambda: trial.engine.find({"detbuild.home": trial.home.id}) == (), what="a clean engine")
 
 
 def test_a_container_that_cannot_start_says_why(submit: Callable[..., Trial]) -> None:
