@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+_DIGITS = 18  # of an ID; Python refuses to parse thousands
+_MOST = 100_000  # experiments in one range
 _CONFIG_SUFFIXES = {".yaml", ".yml", ".json"}
 config_argument = click.argument(
     "config", metavar="CONFIG", type=click.Path(path_type=Path), shell_complete=None
@@ -83,7 +85,7 @@ trial_argument = click.argument(
 
 
 def _number(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
-    if not value.isdecimal() or int(value) < 1:
+    if not _is_number(value) or int(value) < 1:
         raise click.BadParameter(f"{value!r} is not an experiment ID, e.g. 3")
     return int(value)
 
@@ -91,6 +93,10 @@ def _number(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 experiment_argument = click.argument(
     "experiment_id", metavar="ID", callback=_number, shell_complete=complete_ids
 )
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _DIGITS
 
 
 def experiment_numbers(values: Sequence[str]) -> tuple[int, ...]:
@@ -102,11 +108,13 @@ def experiment_numbers(values: Sequence[str]) -> tuple[int, ...]:
     found: list[int] = []
     for value in ",".join(values).split(","):
         first, dash, last = value.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not _is_number(first) or (dash and not _is_number(last)):
             raise click.BadParameter(f"{value!r} is not an experiment ID; expected e.g. 3, 3,4 or 3-5")
         numbers = range(int(first), int(last if dash else first) + 1)
         if not numbers:
             raise click.BadParameter(f"{value!r} is reversed; expected {last}-{first}")
+        if len(numbers) > _MOST:
+            raise click.BadParameter(f"{value!r} names more than {_MOST} experiments")
         found += numbers
     return tuple(dict.fromkeys(found))
 
