@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _CONSEQUENCES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
 _GOOD = {ExitReason.COMPLETED, ExitReason.PREEMPTED, ExitReason.STOPPED}
 _SOCKET = "reports"
-_LARGEST = 1 << 16  # bytes
+_LARGEST = 1 << 18  # bytes: of 20 lines of 500 characters, each 12 bytes in JSON, and more
 ASK = signal.SIGRTMIN + 7  # not used by any known library
 _ANSWER = 1.0  # seconds
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)$')
