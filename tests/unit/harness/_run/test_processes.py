@@ -10,26 +10,7 @@ from typing import Any
 
 import pytest
 
-from determined._run.lockstep import AHEAD, Lockstep
 from determined._run.processes import Alone, DistributedContext, GroupError, SocketGroup
-
-
-@pytest.fixture
-def together(tmp_path: Path) -> Callable[..., list[Any]]:
-    """Run a function in as many threads as there are ranks, each with its end of one group."""
-
-    def run(size: int, body: Callable[[SocketGroup], Any]) -> list[Any]:
-        def rank(number: int) -> Any:
-            group = SocketGroup(number, size, str(tmp_path), join=10)
-            try:
-                return body(group)
-            finally:
-                group.close()
-
-        with ThreadPoolExecutor(size) as threads:
-            return list(threads.map(rank, range(size)))
-
-    return run
 
 
 def test_values_go_to_all_or_to_rank_0_or_come_from_it(together: Callable[..., list[Any]]) -> None:
@@ -128,31 +109,3 @@ def test_without_a_launcher_there_is_nothing_to_make_a_context_from(monkeypatch:
         DistributedContext.from_torch_distributed()
     with pytest.raises(ValueError, match="TF_CONFIG is not set"):
         DistributedContext.from_tf_config()
-
-
-@pytest.mark.parametrize("asked_at", [1, 4, 50])
-def test_all_stop_after_the_same_batch(
-    together: Callable[..., list[Any]], tmp_path: Path, asked_at: int
-) -> None:
-    """Nothing but the lockstep holds them together here."""
-
-    def body(group: SocketGroup) -> int:
-        done = [0]
-        steps = Lockstep(group, None)
-        steps.begin(0)
-        stop = steps.after_batch(lambda: done[0] >= asked_at)
-        while True:
-            done[0] += 1
-            if stop(done[0]):
-                return done[0]
-
-    assert together(3, body) == [asked_at + AHEAD] * 3
-
-
-def test_the_shared_page_leaves_no_file(
-    together: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    together(2, lambda group: Lockstep(group, None))
-    assert list(tmp_path.iterdir()) == []
