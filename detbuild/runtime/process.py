@@ -86,8 +86,9 @@ class _OneAtATime:
         return ""
 
     def observe(self, key: RunKey) -> Observation:
-        if self._phase(key) is not Phase.ENDED:
-            return Observation(phase=self._phase(key))
+        phase = self._phase(key)
+        if phase is not Phase.ENDED:
+            return Observation(phase=phase)
         return Observation(phase=Phase.ENDED, exit_code=self._exit_code(key))
 
     def output_tail(self, key: RunKey, lines: int) -> tuple[str, ...]:

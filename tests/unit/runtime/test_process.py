@@ -134,6 +134,26 @@ class TestProcesses(OneAtATimeContract):
         assert (seen.phase, seen.message) == (Phase.GONE, "detbuild ended before it")
         assert processes_of(spec.info.run_dir) == []
 
+    def test_a_run_that_ends_while_it_is_observed_has_its_exit_code(
+        self, folder: ExperimentFolder, runtime: ProcessRuntime
+    ) -> None:
+        class Ending(ProcessRuntime):
+            looks = 0
+
+            def _phase(self, key: RunKey) -> Phase:
+                self.looks += 1
+                if self.looks == 1:
+                    return Phase.RUNNING
+                self._processes[key].wait()
+                return super()._phase(key)
+
+        spec = self.created(runtime, exit_code=3)
+        ending = Ending(folder, dict(os.environ), lease_descriptor=runtime._lease)
+        ending.create(spec)
+        ending.start(spec.key)
+        seen = [ending.observe(spec.key) for _ in range(2)]
+        assert [(one.phase, one.exit_code) for one in seen] == [(Phase.RUNNING, None), (Phase.ENDED, 3)]
+
     def until_up(self, spec: RunSpec) -> None:
         output = Path(spec.info.run_dir) / "stdout.log"
         while not output.exists() or not output.read_bytes():

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from determined._contract.records import Ended, ExitReason, Stage
+from determined._run import launched
 from determined._run.launched import (
     ASK,
     EndReported,
@@ -133,6 +134,7 @@ def test_a_process_answers_with_the_stack_of_its_main_thread(tmp_path: Path) -> 
         found = ask(tmp_path, {0: os.getpid(), 1: os.getpid()})  # rank 1 has no handler
     finally:
         faulthandler.unregister(ASK)
+        launched._kept.pop().close()  # type: ignore[attr-defined]  # a file
     assert found[1] == []
     assert place(found[0], str(tmp_path)).endswith(" in ask")
     assert any(
