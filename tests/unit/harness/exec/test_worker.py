@@ -17,12 +17,10 @@ from determined._contract import checkpoints as contract_checkpoints
 from determined._contract.errors import CheckpointError, InvalidTrialError
 from determined._contract.records import (
     Checkpoint,
-    CheckpointRejected,
     Ended,
     ExitReason,
     Progress,
     Record,
-    Restored,
     Stage,
     StageEntered,
     Training,
@@ -101,52 +99,6 @@ def test_what_a_run_reports_is_recorded_in_order(make_run: Callable[..., RunInfo
     ]
 
 
-def test_a_metric_that_is_no_number_is_left_out(make_run: Callable[..., RunInfo]) -> None:
-    def body(run: ChiefRun) -> ExitReason:
-        run.report_validation(1, {"by_class": {"cat": object()}, "loss": 1.0})
-        return ExitReason.COMPLETED
-
-    outcome, records = go(make_run(), body)
-    assert outcome.ended.reason is ExitReason.COMPLETED
-    assert Validation(1, {"loss": 1.0}) in records
-
-
-def test_a_checkpoint_written_in_this_run_can_be_opened_in_it(make_run: Callable[..., RunInfo]) -> None:
-    info = make_run()
-    older = stored(info.checkpoint_dir, 3)
-    opened = []
-
-    def body(run: ChiefRun) -> ExitReason:
-        with run.store_checkpoint(9, {}) as (path, uuid):
-            (path / "state").write_text("new")
-        opened.append((run.open_checkpoint(), uuid))
-        return ExitReason.COMPLETED
-
-    _, records = go(make_run(checkpoints=(older,)), body)
-    ((found, uuid),) = opened
-    assert found == (Path(info.checkpoint_dir) / uuid, uuid)
-    assert Restored(uuid, 9) in records
-
-
-@pytest.mark.parametrize(("warm_start", "steps"), [(False, 3), (True, 0)])
-def test_a_damaged_checkpoint_is_recorded_and_the_older_one_taken(
-    make_run: Callable[..., RunInfo], warm_start: bool, steps: int
-) -> None:
-    root = make_run().checkpoint_dir
-    newest, older = stored(root, 6), stored(root, 3)
-    (Path(root) / newest / "state").write_text("sta")
-
-    def body(run: ChiefRun) -> ExitReason:
-        run.open_checkpoint()
-        return ExitReason.COMPLETED
-
-    _, records = go(make_run(checkpoints=(newest, older), warm_start=warm_start), body)
-    assert records[:2] == [
-        CheckpointRejected(newest, "state has 3 bytes instead of 5"),
-        Restored(older, steps),
-    ]
-
-
 def test_when_all_checkpoints_are_damaged_the_run_ends_and_does_not_begin_anew(
     make_run: Callable[..., RunInfo],
 ) -> None:
@@ -169,17 +121,6 @@ def test_when_all_checkpoints_are_damaged_the_run_ends_and_does_not_begin_anew(
     assert outcome.ended.message.splitlines()[1:] == [
         f"  {uuid}: state has 3 bytes instead of 5" for uuid in (newest, older)
     ]
-
-
-def test_without_a_checkpoint_there_is_nothing_to_open(make_run: Callable[..., RunInfo]) -> None:
-    opened = []
-
-    def body(run: ChiefRun) -> ExitReason:
-        opened.append(run.open_checkpoint())
-        return ExitReason.COMPLETED
-
-    go(make_run(), body)
-    assert opened == [None]
 
 
 @pytest.mark.parametrize(
