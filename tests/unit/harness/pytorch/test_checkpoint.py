@@ -15,11 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from detbuild.store.home import Home
 from determined._contract.errors import CheckpointError, InvalidTrialError
 from determined._contract.records import Restored
 from determined._contract.run_info import Length
-from determined._trial.state import copy_code
 from determined.pytorch import LRScheduler, PyTorchCallback, load_trial_from_checkpoint_path
 from determined.pytorch._checkpoint import freeze, read, thaw
 from tests.unit.harness.pytorch.driving import Folder, TinyTrial
@@ -184,33 +182,6 @@ def test_a_trial_is_loaded_from_the_code_in_its_checkpoint(
 def test_a_directory_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no state_dict.pth"):
         load_trial_from_checkpoint_path(tmp_path, trial_class=TinyTrial)
-
-
-def test_the_copy_of_the_code_never_holds_storage_or_caches(tmp_path: Path) -> None:
-    for name in (
-        "model_def.py",
-        "sub/layers.py",
-        "__pycache__/x.pyc",
-        ".git/config",
-        "checkpoints/a/state_dict.pth",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("x")
-    (tmp_path / "link.py").symlink_to("model_def.py")
-    Home.open(tmp_path / "sub" / "home")
-    target = tmp_path / "checkpoints" / "b" / "code"
-    copy_code(tmp_path, target, (tmp_path / "checkpoints",))
-    found = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir())
-    assert found == ["link.py", "model_def.py", "sub/layers.py"]
-    assert (target / "link.py").is_symlink()
-
-
-def test_a_directory_of_data_is_not_copied_into_every_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "context").mkdir()
-    with (tmp_path / "context" / "data.bin").open("wb") as file:
-        file.truncate(96 << 20)
-    copy_code(tmp_path / "context", tmp_path / "copy", ())
-    assert not (tmp_path / "copy").exists()
 
 
 CODE = """
