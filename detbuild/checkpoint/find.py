@@ -120,7 +120,11 @@ def _all(home: Home, unreadable: list[EngineError], *, first: int | None) -> Ite
         if folder.exists:
             try:
                 yield from checkpoints_of(folder, TimeBudget())
-            except EngineError as error:
+            except (ConfigError, EngineError) as error:
+                if not folder.exists:
+                    continue  # deleted meanwhile
+                if isinstance(error, ConfigError):
+                    raise
                 why = f"experiment {number} was not searched: {error}"
                 unreadable.append(EngineError(why, hint=error.hint))
 

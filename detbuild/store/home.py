@@ -136,7 +136,11 @@ class Home:
                 continue
             try:
                 found = read(folder)
-            except (EngineError, OSError) as error:
+            except (ConfigError, EngineError, OSError) as error:
+                if not folder.exists:
+                    continue  # deleted meanwhile
+                if isinstance(error, ConfigError):
+                    raise
                 emit(damaged(number, error))
             else:
                 yield found

@@ -1,4 +1,4 @@
-"""The runtime `cli`: containers by the command line of an engine, such as Docker's, Podman's or nerdctl's."""
+"""The runtime `cli`: containers by the command line of Docker, or of an engine with the same commands."""
 
 from __future__ import annotations
 

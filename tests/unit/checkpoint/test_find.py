@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
+from detbuild.checkpoint import find
 from detbuild.checkpoint.find import best_first, best_of_trials, checkpoints_of, goal_of
+from detbuild.store.home import Home
 from tests.experiments import Report, write_experiment
 
 NAN = float("nan")
@@ -37,3 +41,19 @@ def test_a_checkpoint_that_was_deleted_is_not_the_best(folder):
     first = best_first(checkpoints_of(folder), goal_of(folder.header()))[0]
     first.directory.rename(first.directory.with_name("away"))
     assert named(best_of_trials(checkpoints_of(folder), goal_of(folder.header()))) == [(2, 1)]
+
+
+def test_an_experiment_that_is_deleted_during_a_search_is_passed_over(tmp_path, monkeypatch):
+    kept, gone = write_experiment(tmp_path), write_experiment(tmp_path)
+    (wanted,) = checkpoints_of(kept)
+
+    def deleting(folder, budget):
+        if folder.id == gone.id:
+            shutil.rmtree(folder.path)
+        return checkpoints_of(folder, budget)
+
+    monkeypatch.setattr(find, "checkpoints_of", deleting)
+    unreadable = []
+    found = list(find._all(Home.open(tmp_path), unreadable, first=None))
+    assert [(one.experiment_id, one.checkpoint) for one in found] == [(1, wanted.checkpoint)]
+    assert (unreadable, gone.exists) == ([], False)

@@ -101,7 +101,7 @@ def test_a_local_search_whose_process_is_gone_is_settled(
     raw = json.loads(folder.config_file.read_bytes())
     raw["searcher"] = {**raw["searcher"], "name": "random", "max_trials": 4, "max_concurrent_trials": 2}
     folder.config_file.write_text(json.dumps(raw))
-    finish_pending(folder)  # without its search, which nobody may have any more
+    finish_pending(folder)  # without its search, which may no longer exist
     state = load(folder)
     assert (state.state, state.why) == ("ERROR", "its process ended before the search did")
     assert [t.state for t in state.trials.values()][:2] == ["COMPLETED", "ERROR"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -156,3 +157,28 @@ def test_what_was_open_to_others_is_closed_when_a_home_is_opened(tmp_path):
         path.name: path.stat().st_mode & 0o777 for path in home.iterdir() if path.is_dir()
     } == dict.fromkeys(("experiments", "cache", "models", "log"), 0o700)
     assert home.stat().st_mode & 0o777 == 0o755  # it was not made by detbuild
+
+
+def test_an_experiment_that_is_deleted_while_it_is_read_is_passed_over(tmp_path: Path) -> None:
+    home, warned = Home.open(tmp_path), list[object]()
+    for number in (1, 2):
+        home.new_experiment().write(Header(id=number, name="", context_name="", created=0.0), {})
+
+    def read(folder: ExperimentFolder) -> int:
+        if folder.id == 2:
+            shutil.rmtree(folder.path)
+        return folder.header().id
+
+    assert list(home.each(read, warned.append)) == [1]
+    assert warned == []
+
+
+def test_any_other_error_of_the_reader_is_not_hidden(tmp_path: Path) -> None:
+    home = Home.open(tmp_path)
+    home.new_experiment().write(Header(id=1, name="", context_name="", created=0.0), {})
+
+    def read(folder: ExperimentFolder) -> int:
+        raise ConfigError("its config")
+
+    with pytest.raises(ConfigError, match="its config"):
+        list(home.each(read, list[object]().append))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def info(make_run: Callable[..., RunInfo], monkeypatch: pytest.MonkeyPatch) -> RunInfo:
-    """The run of a script that nobody supervises."""
+    """The run of a script without a supervisor."""
     monkeypatch.delenv(RUN_DIR_VARIABLE, raising=False)
     return make_run()
 
